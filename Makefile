@@ -1,0 +1,124 @@
+# gptq-kit: one program over a format library, compute kernels and a small
+# Llama runtime.  `make help` lists the targets.
+#
+#	MODE=release|debug|asan|tsan   what is built (build/MODE)
+#	CUDA=0|1                       leave out or insist on the GPU plug-in
+#	CC=clang V=1 WERROR=1          as usual
+
+MODE    ?= release
+BUILD   ?= build/$(MODE)
+PREFIX  ?= /usr/local
+DESTDIR ?=
+BINDIR  ?= $(PREFIX)/bin
+LIBDIR  ?= $(PREFIX)/lib
+MANDIR  ?= $(PREFIX)/share/man
+
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wvla \
+	-Wmissing-prototypes -Wstrict-prototypes -Wundef -Wcast-qual -Wformat=2
+FLAGS_release := -O2 -g
+FLAGS_debug   := -O0 -g3
+FLAGS_asan    := -O1 -g -fno-omit-frame-pointer \
+	-fsanitize=address,undefined -fno-sanitize-recover=all
+FLAGS_tsan    := -O1 -g -fsanitize=thread
+MODE_FLAGS := $(FLAGS_$(MODE))
+ifeq ($(MODE_FLAGS),)
+$(error MODE=$(MODE) is none of release, debug, asan, tsan)
+endif
+
+ALL_CPPFLAGS := -D_GNU_SOURCE -DGPTQ_LIBDIR='"$(LIBDIR)/gptq"' $(CPPFLAGS)
+ALL_CFLAGS := -std=c11 $(WARN) $(if $(WERROR),-Werror) $(MODE_FLAGS) \
+	-fno-math-errno -fPIE -fvisibility=hidden $(CFLAGS)
+ALL_LDFLAGS := $(MODE_FLAGS) -pie -fopenmp $(LDFLAGS)
+LIBS := -lcjson -lpcre2-8 -lzstd -lz -lxxhash -llapacke -lopenblas -ldl -lm \
+	$(LDLIBS)
+
+# One source list, sorted, so that the order of linking never changes.
+src = $(sort $(wildcard $(addsuffix /*.c,$1)))
+ARCH := $(shell uname -m)
+LIB_SRC := $(call src,libfmt/base libfmt/container libfmt/layout libfmt \
+	kernels kernels/cpu runtime quant)
+ifneq ($(ARCH),x86_64)
+LIB_SRC := $(filter-out %_avx2.c %_avx512.c,$(LIB_SRC))
+endif
+TOOL_SRC := $(call src,tools)
+UNIT_SRC := $(call src,tests/unit)
+obj = $(patsubst %.c,$(BUILD)/obj/%.o,$1)
+LIB_OBJ  := $(call obj,$(LIB_SRC))
+TOOL_OBJ := $(call obj,$(TOOL_SRC))
+UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(UNIT_SRC))
+APPLETS  := quantize inspect repack verify run
+LINKS    := $(APPLETS:%=$(BUILD)/gptq-%)
+
+# The GPU plug-in is built where nvcc is, unless CUDA=0.
+NVCC ?= nvcc
+HAVE_NVCC := $(shell command -v $(NVCC) 2>/dev/null)
+CUDA_SRC := $(sort $(wildcard kernels/cuda/*.cu))
+ifneq ($(CUDA),0)
+ifneq ($(CUDA_SRC),)
+ifneq ($(HAVE_NVCC),)
+PLUGIN := $(BUILD)/gptq-cuda.so
+endif
+endif
+endif
+
+Q := $(if $(V),,@)
+
+.PHONY: all
+all: $(BUILD)/gptq $(LINKS) $(PLUGIN) cuda-note
+	@:
+
+.PHONY: cuda-note
+cuda-note:
+ifeq ($(PLUGIN),)
+ifeq ($(CUDA),1)
+	@echo "make: CUDA=1, but the GPU plug-in cannot be built: $(if \
+		$(CUDA_SRC),no $(NVCC) on the PATH,kernels/cuda has no sources)" >&2
+	@exit 1
+else
+	@echo "note: the GPU plug-in is left out ($(if $(filter \
+		0,$(CUDA)),CUDA=0,$(if $(CUDA_SRC),no nvcc,no sources)))"
+endif
+endif
+
+$(BUILD)/gptq: $(TOOL_OBJ) $(BUILD)/libgptq.a
+	@echo "  LINK    $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(LINKS): $(BUILD)/gptq
+	$(Q)ln -sf gptq $@
+
+$(BUILD)/libgptq.a: $(LIB_OBJ)
+	@echo "  AR      $@"
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libgptq.a
+	@mkdir -p $(@D)
+	@echo "  LINK    $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "  CC      $<"
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(FILE_FLAGS) -MMD -MP -c -o $@ $<
+
+# Flags of single files: vector variants are chosen at run time, the reference
+# must not fuse, and only the tile loop needs OpenMP.
+$(BUILD)/obj/%_avx2.o: FILE_FLAGS := -mavx2 -mfma -mf16c
+$(BUILD)/obj/%_avx512.o: FILE_FLAGS := -mavx512f -mavx512bw -mavx512vl \
+	-mavx512dq -mavx2 -mfma -mf16c
+$(BUILD)/obj/kernels/cpu/ref.o: FILE_FLAGS := -ffp-contract=off
+$(BUILD)/obj/kernels/tile.o: FILE_FLAGS := -fopenmp
+
+# Rebuild when the compiler or a flag changes.
+STAMP := $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS)
+.PHONY: force
+$(BUILD)/flags: force
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(subst ','\'',$(STAMP))' | cmp -s - $@ || \
+		printf '%s\n' '$(subst ','\'',$(STAMP))' > $@
+
+.PHONY: unit
+unit: $(UNIT_BIN)
+	$(Q)tests/unit/run $(UNIT_BIN)
+
+-include $(LIB_OBJ:.o=.d) $(TOOL_OBJ:.o=.d) $(UNIT_SRC:%.c=$(BUILD)/obj/%.d)

@@ -1,0 +1,221 @@
+/* backend.h - the devices: one narrow table of operations on arrays.
+ *
+ * The runtime and the quantizer are written against struct be_api alone.  The
+ * CPU is built in; the GPU comes as a plug-in (gptq-cuda.so) found at run time
+ * and refused when its ABI number or table size differs.
+ *
+ * Matrices are row-major views: element (r, c) of m is at p[r * ld + c].  p is
+ * the device's.  X is [tokens][features], a weight W is [out][in], so a linear
+ * is Y = X * W^T.  "act" below means the backend's activation type (f32 on the
+ * CPU).  Pointers inside the argument structs are device memory unless said
+ * otherwise.  Only put and get wait for the device; all else is in the order of the
+ * calls.  One thread drives one struct be.
+ *
+ * Every operation has a plain scalar version in cpu/ref.c that accumulates in
+ * double: it is the definition.  Results do not depend on the number of
+ * threads: work is cut into tiles by shape and reduced in a fixed order. */
+#ifndef KERNELS_BACKEND_H
+#define KERNELS_BACKEND_H
+
+#include "../libfmt/container/tensor.h"
+#include "../libfmt/layout/ql.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BE_ABI 1
+
+struct err;
+struct be;    /* an opened device */
+struct be_qw; /* a quantized weight in the device's own layout */
+
+struct be_mat {
+	void *p;
+	uint32_t rows, cols;
+	uint32_t ld;     /* elements from one row to the next, >= cols */
+	enum dtype type; /* F32, F16, BF16; F64 for Hessians */
+};
+
+struct be_open {
+	uint32_t threads;   /* CPU: how many, at least 1 */
+	int32_t device;     /* GPU: which; -1: the first usable */
+	const char *kernel; /* force a kernel by name; NULL: the best */
+};
+
+/* C = alpha * A * op(B) + beta * C.  op(B) = B^T when trans_b, so that a weight
+ * [out][in] is B.  A and C are F32; B is F32, F16 or BF16 (widened exactly). */
+struct be_gemm {
+	const struct be_mat *a; /* [m][k] */
+	const struct be_mat *b; /* [n][k] when trans_b, else [k][n] */
+	struct be_mat *c;       /* [m][n] */
+	float alpha, beta;
+	int trans_b;
+};
+
+/* Rotary embedding in the "rotate half" form: with h = head_dim / 2, for each
+ * head (x[i], x[i+h]) -> (x[i] c - x[i+h] s, x[i+h] c + x[i] s), where c and s
+ * are row `first + r` of the tables for row r of x. */
+struct be_rope {
+	const struct be_mat *cos, *sin; /* F32 [positions][head_dim / 2] */
+	uint32_t first;
+	uint32_t head_dim;
+};
+
+/* Causal attention of `q.rows` new tokens whose first has position `first`;
+ * keys and values of positions 0 .. first + q.rows - 1 are in the cache.
+ * Query head h reads key/value head h / (heads / kv_heads). */
+struct be_attend {
+	const struct be_mat *q;    /* [tokens][heads * head_dim] */
+	const struct be_mat *k, *v;/* cache [positions][kv_heads * head_dim] */
+	struct be_mat *out;        /* [tokens][heads * head_dim] */
+	uint32_t first, heads, kv_heads, head_dim;
+	float scale;               /* 1/sqrt(head_dim), times yarn's factor */
+};
+
+/* Grid of one group of columns: scale and zero of each row, by the rule of the
+ * GPTQ authors (gptq-formats(5) section 3.4):
+ *	lo = min(0, min w), hi = max(0, max w)
+ *	sym: hi = max(-lo, hi), lo = -hi only if lo < 0
+ *	all zero: lo = -1, hi = 1;  scale = (hi - lo) / maxq in one division
+ *	zero = 2^(bits-1) (sym) or rint(-lo / scale)
+ * round_scale F16 or BF16 rounds the scale to that type before zero and codes
+ * are computed; F32 leaves it. */
+struct be_grid {
+	const struct be_mat *w; /* F32 [rows][columns of the group] */
+	float *scale, *zero;    /* [rows], `step` floats apart */
+	size_t step;
+	uint8_t bits, sym;
+	enum dtype round_scale;
+};
+
+/* GPTQ over one block of columns, column by column, for all rows:
+ *	q = clamp(rint(w_i / s) + z, 0, maxq)
+ *	e = (w_i - s * (q - z)) / U[i][i];  w_j -= e * U[i][j] for j >= i
+ * with (s, z) of the column's group.  err[r][i] = e for the lazy update of the
+ * columns behind the block; loss[r] += e^2 / 2 (f64).
+ * rint rounds ties to even.  Arithmetic in f32, as the published code. */
+struct be_sweep {
+	struct be_mat *w;         /* F32 [rows][n], changed in place */
+	const struct be_mat *u;   /* F32 [n][n], upper Cholesky factor of the
+				     inverse Hessian, this block's corner */
+	struct be_mat *err;       /* F32 [rows][n] */
+	uint8_t *code;            /* [rows][n], code_ld apart */
+	size_t code_ld;
+	const float *scale, *zero;/* [rows][groups], grid_ld apart */
+	size_t grid_ld;
+	const uint32_t *group;    /* [n]: group of each column, host memory */
+	double *loss;             /* [rows] */
+	uint8_t bits;
+};
+
+/* U = chol(inv(H + damp * mean(diag H) * I)), upper: H^-1 = U^T U. */
+struct be_factor {
+	const struct be_mat *h; /* F64 [n][n], symmetric, full; not changed */
+	struct be_mat *u;       /* F32 [n][n]; below the diagonal: 0 */
+	double damp;            /* the fraction, 0.01 */
+};
+
+struct be_api {
+	uint32_t abi;  /* BE_ABI */
+	uint32_t size; /* sizeof(struct be_api) */
+	const char *name; /* "cpu", "cuda" */
+
+	int (*open)(const struct be_open *how, struct be **out,
+		    struct err *err);
+	void (*close)(struct be *be); /* accepts NULL */
+	/* A line about the device and the kernels chosen, for --verbose. */
+	const char *(*describe)(const struct be *be);
+
+	/* Device memory, 64-byte aligned, not zeroed. */
+	int (*alloc)(struct be *be, size_t bytes, void **p, struct err *err);
+	void (*free)(struct be *be, void *p);
+	int (*put)(struct be *be, void *dst, const void *src, size_t bytes,
+		   struct err *err);
+	int (*get)(struct be *be, void *dst, const void *src, size_t bytes,
+		   struct err *err);
+
+	int (*gemm)(struct be *be, const struct be_gemm *g, struct err *err);
+	/* y[r][c] = x[r][index[c]]; index is device memory [y.cols]. */
+	int (*gather)(struct be *be, const struct be_mat *x,
+		      const uint32_t *index, struct be_mat *y,
+		      struct err *err);
+
+	/* Prepare a quantized weight; ql may be released afterwards. */
+	int (*qw_new)(struct be *be, const struct ql *ql, struct be_qw **out,
+		      struct err *err);
+	void (*qw_free)(struct be *be, struct be_qw *w); /* accepts NULL */
+	/* The name of the kernel that runs w for m rows ("avx512-b4"). */
+	const char *(*qw_kernel)(const struct be *be, const struct be_qw *w,
+				 uint32_t m);
+	/* Y = X * W^T, x F32 [m][in], y F32 [m][out]. */
+	int (*qgemm)(struct be *be, const struct be_mat *x,
+		     const struct be_qw *w, struct be_mat *y, struct err *err);
+
+	/* y[r] = table[id[r]]; ids in host memory, < table.rows. */
+	int (*embed)(struct be *be, const struct be_mat *table,
+		     const uint32_t *id, struct be_mat *y, struct err *err);
+	/* y = x / sqrt(mean(x^2) + eps) * weight, over rows of weight.cols
+	 * elements: x.cols may be a multiple (heads), y may be x. */
+	int (*rmsnorm)(struct be *be, const struct be_mat *x,
+		       const struct be_mat *weight, double eps,
+		       struct be_mat *y, struct err *err);
+	int (*rope)(struct be *be, struct be_mat *x, const struct be_rope *r,
+		    struct err *err);
+	int (*attend)(struct be *be, const struct be_attend *a,
+		      struct err *err);
+	/* y = silu(gate) * up; y may be gate or up. */
+	int (*swiglu)(struct be *be, const struct be_mat *gate,
+		      const struct be_mat *up, struct be_mat *y,
+		      struct err *err);
+	/* x += y; a y of one row is added to every row (bias). */
+	int (*add)(struct be *be, struct be_mat *x, const struct be_mat *y,
+		   struct err *err);
+
+	/* H += alpha * X^T X, X F32 [m][n], H F64 [n][n], both triangles.
+	 * Rows are taken in the order given, in chunks of a fixed number. */
+	int (*syrk)(struct be *be, const struct be_mat *x, double alpha,
+		    struct be_mat *h, struct err *err);
+	/* ERR_CHECK when the damped H is not positive definite. */
+	int (*factor)(struct be *be, const struct be_factor *f,
+		      struct err *err);
+	int (*grid)(struct be *be, const struct be_grid *g, struct err *err);
+	int (*sweep)(struct be *be, const struct be_sweep *s,
+		     struct err *err);
+};
+
+/* The built-in CPU table. */
+extern const struct be_api be_cpu;
+/* The scalar reference, same table; slow, exact, one thread. */
+extern const struct be_api be_ref;
+
+/* The backend for "auto", "cpu", "ref", "cuda" or "cuda:N", opened.  With
+ * "auto" a GPU that cannot be used is no error: `why` (may be NULL) says in one
+ * line what was chosen and why.  The plug-in is looked for beside the program,
+ * then in libdir/gptq. */
+int be_select(const char *device, uint32_t threads, const char *kernel,
+	      const struct be_api **api, struct be **be, char why[256],
+	      struct err *err);
+
+/* 1 when name is a device string be_select takes. */
+int be_device_valid(const char *name);
+
+/* Bytes of one element of a matrix type. */
+size_t be_elem(enum dtype t);
+/* A view of rows r0..r0+n of m. */
+struct be_mat be_rows(const struct be_mat *m, uint32_t r0, uint32_t n);
+/* A view of columns c0..c0+n of m. */
+struct be_mat be_cols(const struct be_mat *m, uint32_t c0, uint32_t n);
+/* Allocate a matrix (ld = cols) on the device; m->p is NULL on failure. */
+int be_mat_new(const struct be_api *api, struct be *be, uint32_t rows,
+	       uint32_t cols, enum dtype type, struct be_mat *m,
+	       struct err *err);
+void be_mat_free(const struct be_api *api, struct be *be, struct be_mat *m);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,76 @@
+/* io.h - bytes in and bytes out.
+ *
+ * In: a struct src is a read-only file, mapped.  Text files (configs,
+ * tokenizers, calibration) are read whole, decompressed by their first bytes.
+ * Out: everything goes to a temporary sibling that is renamed over the final
+ * name at the end, so a path with the final name is always complete; whatever
+ * was not committed is removed.
+ *
+ * Not here: what the bytes mean (container/, layout/). */
+#ifndef LIBFMT_BASE_IO_H
+#define LIBFMT_BASE_IO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+struct src;
+struct io_stage;
+
+/* Open and map a regular file.  Directories, devices and vanished files are
+ * ERR_INPUT.  Many threads may read one src. */
+int io_open(const char *path, struct src **out, struct err *err);
+void io_close(struct src *s); /* accepts NULL */
+uint64_t io_size(const struct src *s);
+const char *io_path(const struct src *s);
+
+/* A view of len bytes at off, valid until io_close; ERR_INPUT when the file
+ * is shorter. */
+int io_view(struct src *s, uint64_t off, uint64_t len, const void **out,
+	    struct err *err);
+
+/* Read a whole file, at most `limit` bytes after decompression; "-" is
+ * standard input.  gzip and zstd are recognised by their magic.  *data gets a
+ * NUL behind the last byte (not counted in *len) and is the caller's to free.
+ */
+int io_read_file(const char *path, uint64_t limit, char **data, size_t *len,
+		 struct err *err);
+
+/* 1 when path exists and is a directory / a regular file, else 0. */
+int io_is_dir(const char *path);
+int io_is_file(const char *path);
+
+/* dir + "/" + name, on the heap. */
+char *io_join(const char *dir, const char *name, struct err *err);
+
+/* The names in a directory (no "." or ".."), sorted by byte value.  One block:
+ * free(*names) frees all. */
+int io_list(const char *dir, char ***names, uint32_t *count, struct err *err);
+
+/* Start writing the directory (or, with is_dir false, the file) `final`.  An
+ * existing `final` is ERR_USAGE unless force.  The temporary sibling is
+ * ".NAME.tmp-XXXXXX" in the same directory. */
+int io_stage_open(const char *final, bool is_dir, bool force,
+		  struct io_stage **out, struct err *err);
+/* Where to write: the path of the temporary directory or file. */
+const char *io_stage_path(const struct io_stage *st);
+/* Sync everything below, then rename.  With force the old `final` is moved
+ * aside first and removed after, so that at every moment a complete version
+ * exists under one name. */
+int io_stage_commit(struct io_stage *st, struct err *err);
+/* Remove the temporary when it was not committed, and free.  Accepts NULL. */
+void io_stage_close(struct io_stage *st);
+
+/* Write a small file in a staged directory (created, truncated, synced). */
+int io_write_file(const char *path, const void *data, size_t len,
+		  struct err *err);
+/* Copy a file byte by byte into a staged directory, by copy_file_range where
+ * the system has it. */
+int io_copy_file(const char *from, const char *to, struct err *err);
+
+/* Bytes free for this user on the file system that holds path (which need not
+ * exist yet: its nearest existing parent is asked).  UINT64_MAX: unknown. */
+uint64_t io_free_space(const char *path);
+
+#endif

@@ -1,0 +1,117 @@
+/* qfmt.h - the layout plug-ins: how a quantized linear lies in tensors.
+ *
+ * A checkpoint is cut into modules: all tensors "PREFIX.suffix" with one
+ * prefix.  Each layout says whether it claims a module (layouts may be mixed
+ * in one checkpoint), what the layer's spec is, and how to read it into the
+ * neutral layer and write it back.  N layouts and M devices so cost N + M.
+ *
+ * Tensors win over configs for what they can show (bits, groups, sizes,
+ * act-order); the config decides the rest (v1 or v2 of asymmetric zeros).
+ * Every contradiction is a bit of `odd`: reported, never a silent choice.
+ *
+ * Source: gptq-formats(5). */
+#ifndef LIBFMT_LAYOUT_QFMT_H
+#define LIBFMT_LAYOUT_QFMT_H
+
+#include "ql.h"
+
+#include <stddef.h>
+
+struct err;
+
+/* All tensors of one prefix, a slice of the model's table, sorted by suffix. */
+struct qf_module {
+	const char *name;          /* "model.layers.0.mlp.up_proj" */
+	const struct tensor *part; /* [count] */
+	uint32_t count;
+};
+
+/* The tensor NAME.suffix, or NULL.  The suffix has no dot in front. */
+const struct tensor *qf_part(const struct qf_module *m, const char *suffix);
+
+/* What the configs say, the second witness; zero fields mean "not said". */
+struct qf_hint {
+	uint8_t bits;
+	int32_t group_size;       /* -1: one group; 0: not said */
+	int8_t desc_act, sym;     /* 0, 1; -1: not said */
+	const char *format;       /* "gptq", "gptq_v2", ...; NULL: not said */
+	uint8_t by_gptqmodel;     /* meta.quantizer names gptqmodel */
+	uint32_t in, out;         /* from the architecture; 0: unknown */
+};
+
+/* What was found odd while reading; doctor.c has the words. */
+enum qf_odd {
+	QF_ODD_BITS = 1u << 0,        /* config's bits are not the tensors' */
+	QF_ODD_GROUP = 1u << 1,       /* config's group_size likewise */
+	QF_ODD_ACT = 1u << 2,         /* desc_act false, but g_idx scattered */
+	QF_ODD_SYM = 1u << 3,         /* sym true, but zeros are not the mid */
+	QF_ODD_LABEL = 1u << 4,       /* v1/v2 label contradicted by zeros */
+	QF_ODD_GIDX_MISSING = 1u << 5,
+	QF_ODD_GIDX_ZERO = 1u << 6,   /* all zero although G > 1 */
+	QF_ODD_GIDX_UNEVEN = 1u << 7, /* groups of unequal size */
+	QF_ODD_GIDX_I64 = 1u << 8,
+	QF_ODD_ZERO_WRAP = 1u << 9,   /* v1 fields of all ones */
+	QF_ODD_ZERO_SMEAR = 1u << 10, /* v1 zeros lost to a packer's overflow */
+	QF_ODD_ZERO_SWAP3 = 1u << 11, /* 3-bit v1 by the swapped constants */
+	QF_ODD_SCALE_BAD = 1u << 12,  /* NaN or infinity */
+	QF_ODD_SCALE_NEG = 1u << 13,
+	QF_ODD_SCALE_ZERO = 1u << 14,
+	QF_ODD_BOTH = 1u << 15,       /* .weight beside .qweight */
+	QF_ODD_BIAS = 1u << 16,       /* bias of the wrong length */
+	QF_ODD_QZEROS_MISSING = 1u << 17,
+	QF_ODD_GIDX_ACT_MISSING = 1u << 18 /* desc_act true, no g_idx */
+};
+
+struct qf_layer {
+	const struct qf_module *module;
+	const struct qf_hint *hint;
+	uint32_t odd; /* enum qf_odd, added to by spec and read */
+};
+
+/* The tensors one layer takes on disk. */
+#define QF_PARTS 8
+struct qf_plan {
+	uint32_t count;
+	struct {
+		char suffix[24];
+		enum dtype type;
+		int rank;
+		uint64_t dim[2];
+		uint64_t bytes;
+	} part[QF_PARTS];
+};
+
+struct qfmt {
+	const char *name;    /* as --to and inspect's `format` spell it */
+	const char *summary; /* one line */
+	/* 1 when the module is stored in this layout, judged by suffixes,
+	 * types and shapes (and the hint's label where those do not decide). */
+	int (*claims)(const struct qf_module *m, const struct qf_hint *hint);
+	/* The layer's spec from headers alone, except that g_idx and qzeros
+	 * (small) may be looked at when their data is there. */
+	int (*spec)(struct qf_layer *l, struct ql_spec *spec, struct err *err);
+	/* Everything.  *ql is initialised here. */
+	int (*read)(struct qf_layer *l, struct ql *ql, struct err *err);
+	/* 0 when a layer of this spec can be written exactly, else -1 with the
+	 * reason and what would work (ERR_UNSUP). */
+	int (*accept)(const struct ql_spec *spec, struct err *err);
+	int (*plan)(const struct ql_spec *spec, struct qf_plan *plan,
+		    struct err *err);
+	/* Fill the parts, in the plan's order, each of the planned bytes.  A
+	 * value the layout cannot hold (v1: zero 0) is ERR_UNSUP, unless an
+	 * exactly equal layer can be written instead. */
+	int (*write)(const struct ql *ql, void *const part[], struct err *err);
+};
+
+/* The table, in the order in which layouts are asked. */
+extern const struct qfmt *const qf_table[];
+extern const uint32_t qf_count;
+
+/* By name, or NULL. */
+const struct qfmt *qf_find(const char *name);
+/* The layout of a module; NULL when no layout claims it (dense weights and
+ * single tensors are nobody's). */
+const struct qfmt *qf_recognise(const struct qf_module *m,
+				const struct qf_hint *hint);
+
+#endif

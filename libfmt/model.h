@@ -1,0 +1,90 @@
+/* model.h - a checkpoint as a whole: a directory or a single file, its
+ * configs, and one table of all its tensors.
+ *
+ * A directory holds config.json (optional here; llama.h needs it), perhaps an
+ * index, and the weight files.  Which files count: those the index names;
+ * without one the single weight file, or every *.safetensors when all of them
+ * are shards of one set ("-00001-of-").  model.safetensors beside an index
+ * wins over the index.  Shard names with "/" at the front, ".." or NUL are
+ * refused; a tensor in the index but in no file, or in two files, is an error
+ * that names both.
+ *
+ * A Git-LFS pointer or an HTML page in a weight file's place is said to be one.
+ * Everything is opened read-only. */
+#ifndef LIBFMT_MODEL_H
+#define LIBFMT_MODEL_H
+
+#include "config.h"
+#include "container/tensor.h"
+#include "layout/qfmt.h"
+
+#include <stdbool.h>
+
+struct src;
+
+struct model_file {
+	char *name;       /* relative to the model's directory */
+	uint64_t bytes;
+	uint32_t tensors;
+	struct src *src;
+	const char *container; /* "safetensors", ... */
+	uint32_t odd;          /* enum st_odd */
+};
+
+enum model_odd {
+	MODEL_ODD_STALE_INDEX = 1u << 0,  /* an index beside model.safetensors */
+	MODEL_ODD_UNLISTED = 1u << 1,     /* tensors that the index misses */
+	MODEL_ODD_NO_INDEX = 1u << 2,     /* shards without an index */
+	MODEL_ODD_CONFIGS = 1u << 3       /* the two quantization configs differ */
+};
+
+enum model_flags {
+	MODEL_LENIENT = 1 /* read on over holes and trailing bytes */
+};
+
+struct model {
+	char *path;  /* as given, without trailing slashes */
+	char *dir;   /* where config.json would be */
+	bool is_dir;
+	struct model_file *file;
+	uint32_t file_count;
+	struct tensor *tensor;   /* sorted by module prefix, then suffix */
+	uint32_t tensor_count;
+	struct qf_module *module; /* sorted by name */
+	uint32_t module_count;
+	struct cJSON *config;    /* config.json, or NULL */
+	struct cJSON *quantize;  /* quantize_config.json, or NULL */
+	struct config_quant quant;
+	uint32_t odd;            /* enum model_odd */
+	void *priv;              /* owned by model.c */
+};
+
+int model_open(const char *path, unsigned flags, struct model **out,
+	       struct err *err);
+void model_close(struct model *m); /* accepts NULL */
+
+/* By full name, or NULL.  Logarithmic. */
+const struct tensor *model_find(const struct model *m, const char *name);
+const struct qf_module *model_module(const struct model *m, const char *name);
+/* ERR_INPUT "missing" when it is not there. */
+int model_need(const struct model *m, const char *name,
+	       const struct tensor **out, struct err *err);
+/* The file a tensor is in, relative to the directory, for messages. */
+const char *model_file_of(const struct model *m, const struct tensor *t);
+
+/* What the config says of this module, `dynamic` rules applied (match from the
+ * start of the name, first rule wins, negatives first).  *skip: a rule says it
+ * is not quantized. */
+int model_hint(const struct model *m, const char *module, struct qf_hint *out,
+	       bool *skip, struct err *err);
+
+/* Sum of all tensor bytes. */
+uint64_t model_bytes(const struct model *m);
+
+/* Copy the files a loader needs beside the weights (tokenizer*, vocab*,
+ * merges*, special_tokens_map.json, added_tokens.json, generation_config.json,
+ * chat_template*, preprocessor_config.json, LICENSE*) from the
+ * model's directory into `to`. */
+int model_copy_extras(const struct model *m, const char *to, struct err *err);
+
+#endif

@@ -1,0 +1,47 @@
+/* survey.h - what is in a checkpoint: one row per linear layer, and the sums.
+ *
+ * From headers alone, except for g_idx and qzeros (small).  The result is what
+ * inspect prints, what verify's structure check walks and what repack plans
+ * from. */
+#ifndef LIBFMT_SURVEY_H
+#define LIBFMT_SURVEY_H
+
+#include "layout/qfmt.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct err;
+struct model;
+
+struct survey_layer {
+	const struct qf_module *module;
+	const struct qfmt *format;  /* NULL: dense */
+	struct ql_spec spec;        /* in and out are set for dense ones too */
+	uint32_t odd;               /* enum qf_odd */
+	bool bias;
+	bool broken;                /* its spec could not be read: `why` */
+	char why[256];
+};
+
+struct survey {
+	const char *format;         /* "gptq", "gptq_v2", "dense", "mixed", ... */
+	struct survey_layer *layer; /* 2-D weights that are linears (quantized,
+				       or dense and not embeddings or norms) */
+	uint32_t count, quantized;
+	uint64_t parameters;        /* elements of all weights, decoded */
+	uint64_t bytes;             /* of all tensors */
+	double bits_per_weight;     /* of the quantized linears, all their
+				       tensors counted; 0 when there are none */
+	/* of the quantized linears: the common value, or the largest with
+	 * `mixed` set */
+	uint32_t bits;
+	int32_t group_size;         /* -1: one group per row */
+	bool desc_act, sym, mixed;
+	uint32_t odd;               /* of all layers */
+};
+
+int survey_model(const struct model *m, struct survey *out, struct err *err);
+void survey_release(struct survey *s);
+
+#endif

@@ -1,0 +1,51 @@
+/* walk.h - block by block through a model: the quantizer's main loop.
+ *
+ * One block is resident.  Per slot (qkv | o | gate up | down; linears of a slot
+ * share one input): run the calibration windows up to the slot, gather the
+ * Hessian, solve, put the quantized weights back into the block
+ * (true-sequential) and go on; then the block's output becomes the next
+ * block's input.  Quantized layers are poured into the output as they are made.
+ */
+#ifndef QUANT_WALK_H
+#define QUANT_WALK_H
+
+#include "../libfmt/layout/qfmt.h"
+#include "../libfmt/llama.h"
+#include "calib.h"
+#include "method.h"
+
+#include <stdbool.h>
+
+struct model;
+struct progress;
+
+struct gq_layer_report {
+	char name[LLAMA_NAME];
+	struct gq_report r;
+	double seconds;
+	uint32_t in, out;
+};
+
+struct gq_job {
+	const struct model *model;
+	const struct llama_config *cfg;
+	const struct be_api *api;
+	struct be *be;
+	const struct gq_method *method;
+	struct gq_params params;
+	const struct qfmt *format;
+	const struct calib *calib;    /* may be NULL when not needed */
+	bool true_sequential;
+	uint64_t shard_size;
+	const char *out;              /* the staged directory */
+	const struct progress *progress;
+	/* Called after each linear; may be NULL. */
+	void (*done)(void *ctx, const struct gq_layer_report *r);
+	void *ctx;
+};
+
+/* Writes the whole folder: shards, index, config.json, quantize_config.json,
+ * tokenizer and generation files. */
+int gq_walk(const struct gq_job *job, struct err *err);
+
+#endif
