@@ -117,8 +117,112 @@ $(BUILD)/flags: force
 	@printf '%s\n' '$(subst ','\'',$(STAMP))' | cmp -s - $@ || \
 		printf '%s\n' '$(subst ','\'',$(STAMP))' > $@
 
-.PHONY: unit
+# ---- tests ----
+
+KERNEL_SRC := $(call src,tests/kernels)
+FUZZ_SRC   := $(filter tests/fuzz/fuzz_%.c,$(call src,tests/fuzz))
+KERNEL_BIN := $(if $(KERNEL_SRC),$(BUILD)/tests/kernels/check)
+FUZZ_BIN   := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(FUZZ_SRC))
+
+$(BUILD)/tests/kernels/check: $(call obj,$(KERNEL_SRC)) $(BUILD)/libgptq.a
+	@mkdir -p $(@D)
+	@echo "  LINK    $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+# Without a fuzzing engine the harness replays a corpus, file by file.
+$(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o \
+		$(BUILD)/obj/tests/fuzz/replay.o $(BUILD)/libgptq.a
+	@mkdir -p $(@D)
+	@echo "  LINK    $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+.PHONY: unit kernels replay cli
 unit: $(UNIT_BIN)
 	$(Q)tests/unit/run $(UNIT_BIN)
 
--include $(LIB_OBJ:.o=.d) $(TOOL_OBJ:.o=.d) $(UNIT_SRC:%.c=$(BUILD)/obj/%.d)
+kernels: $(KERNEL_BIN)
+	$(Q)$(KERNEL_BIN)
+
+replay: $(FUZZ_BIN)
+	$(Q)tests/fuzz/run $(FUZZ_BIN)
+
+cli: all
+	$(Q)GPTQ_BIN=$(abspath $(BUILD)) tests/cli/run
+
+# Everything, in release and again under the sanitizers.
+.PHONY: check check-mode lint interop
+check-mode: unit kernels replay cli
+
+check:
+	$(Q)$(MAKE) MODE=release WERROR=1 check-mode
+	$(Q)$(MAKE) MODE=asan WERROR=1 check-mode
+	$(Q)$(MAKE) MODE=release lint
+	$(Q)$(MAKE) MODE=release interop
+
+lint: all $(UNIT_BIN)
+	$(Q)tests/lint/run $(BUILD)
+
+interop: all
+	$(Q)GPTQ_BIN=$(abspath $(BUILD)) tests/interop/run
+
+# Coverage-guided fuzzing, SECONDS of it for each harness (clang).
+SECONDS ?= 60
+.PHONY: fuzz
+fuzz:
+	$(Q)tests/fuzz/run --engine $(SECONDS) $(FUZZ_SRC)
+
+# ---- use ----
+
+.PHONY: demo bench install uninstall clean help
+demo: all
+	$(Q)GPTQ_BIN=$(abspath $(BUILD)) tests/demo
+
+bench: all $(KERNEL_BIN)
+	$(Q)GPTQ_BIN=$(abspath $(BUILD)) bench/run
+
+MAN := $(sort $(wildcard man/*.1 man/*.5))
+install: all
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 \
+		$(DESTDIR)$(MANDIR)/man5 \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 755 $(BUILD)/gptq $(DESTDIR)$(BINDIR)/gptq
+	for a in $(APPLETS); do ln -sf gptq $(DESTDIR)$(BINDIR)/gptq-$$a; done
+	for m in $(MAN); do install -m 644 $$m \
+		$(DESTDIR)$(MANDIR)/man$${m##*.}/; done
+	$(BUILD)/gptq --completion bash > \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/gptq
+	$(BUILD)/gptq --completion zsh > \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gptq
+	$(BUILD)/gptq --completion fish > \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gptq.fish
+	$(if $(PLUGIN),install -d $(DESTDIR)$(LIBDIR)/gptq && \
+		install -m 755 $(PLUGIN) $(DESTDIR)$(LIBDIR)/gptq/)
+
+uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/gptq $(APPLETS:%=$(DESTDIR)$(BINDIR)/gptq-%) \
+		$(foreach m,$(MAN),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix \
+		$m))/$(notdir $m)) \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/gptq \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_gptq \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/gptq.fish \
+		$(DESTDIR)$(LIBDIR)/gptq/gptq-cuda.so
+
+clean:
+	rm -rf build
+
+help:
+	@echo "make            the program, build/release/gptq, with its links"
+	@echo "make demo       quantize, inspect, verify and run a real model"
+	@echo "make check      every test, in release and under the sanitizers"
+	@echo "make unit|kernels|replay|cli|lint|interop   one part of it"
+	@echo "make bench      measure; figures go to bench/results"
+	@echo "make fuzz SECONDS=60   coverage-guided fuzzing (clang)"
+	@echo "make install PREFIX=/usr/local DESTDIR=     and uninstall"
+	@echo "make clean"
+	@echo
+	@echo "MODE=release|debug|asan|tsan  CUDA=0|1  CC=clang  V=1  WERROR=1"
+
+-include $(LIB_OBJ:.o=.d) $(TOOL_OBJ:.o=.d) \
+	$(patsubst %.c,$(BUILD)/obj/%.d,$(UNIT_SRC) $(KERNEL_SRC) $(FUZZ_SRC))
