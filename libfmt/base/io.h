@@ -24,6 +24,8 @@ int io_open(const char *path, struct src **out, struct err *err);
 void io_close(struct src *s); /* accepts NULL */
 uint64_t io_size(const struct src *s);
 const char *io_path(const struct src *s);
+/* The descriptor, for copies inside the kernel; it stays the src's. */
+int io_fd(const struct src *s);
 
 /* A view of len bytes at off, valid until io_close; ERR_INPUT when the file
  * is shorter. */
