@@ -30,20 +30,31 @@ enum bits_kind {
 struct bits_rule {
 	enum bits_kind kind;
 	const uint8_t *order; /* order[j] = which of the 32/b fields of a word
-				 sits at position j (AWQ); NULL: as they come */
+				 sits at position j (AWQ); NULL: as they come.
+				 Only for b that divides 32 */
 };
 
+/* Fields of 1, 2, 3, 4 and 8 bits, low bits first. */
 extern const struct bits_rule bits_stream;
 
 /* Words that n fields take: ceil(n*b/32) for a stream. */
 uint64_t bits_words(const struct bits_rule *r, uint32_t b, uint64_t n);
 
 /* n fields of the stream at `words` (bytes of a file, any alignment) into
- * out[0], out[out_step], ... */
+ * out[0], out[out_step], ...  Consecutive words lie `stride` words apart. */
 void bits_unpack(const struct bits_rule *r, uint32_t b, const void *words,
 		 size_t stride, uint64_t n, uint8_t *out, size_t out_step);
-/* The inverse.  Unused bits of the last word become 0. */
+/* The inverse.  Unused bits of the last word become 0; bits of a code above b
+ * are dropped, they never reach a neighbour. */
 void bits_pack(const struct bits_rule *r, uint32_t b, const uint8_t *in,
 	       size_t in_step, uint64_t n, void *words, size_t stride);
+
+/* All columns of a word matrix [bits_words(n)][cols] at once, each a stream of
+ * n fields, into out [cols][n]: the transposition goes in blocks that stay in
+ * the cache.  Equal to cols calls of bits_unpack with stride = cols. */
+void bits_unpack_cols(const struct bits_rule *r, uint32_t b, const void *words,
+		      size_t cols, uint64_t n, uint8_t *out);
+void bits_pack_cols(const struct bits_rule *r, uint32_t b, const uint8_t *in,
+		    size_t cols, uint64_t n, void *words);
 
 #endif
