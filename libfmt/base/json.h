@@ -9,6 +9,8 @@
  * cJSON holds numbers as doubles: an integer above 2^53 is refused by the
  * getters rather than rounded.
  *
+ * Files: json.c scans and parses, json_get.c reads, json_print.c writes.
+ *
  * Callers outside json.c treat struct cJSON as opaque, except for building
  * output, where the cJSON_Create and cJSON_Add functions are used as they are. */
 #ifndef LIBFMT_BASE_JSON_H
@@ -79,9 +81,14 @@ int json_get_bool(const struct cJSON *obj, const char *key, bool *out,
 int json_get_text(const struct cJSON *obj, const char *key, const char **out,
 		  struct err *err);
 
+/* Length (1..4) of the well-formed UTF-8 character at text, of which n bytes
+ * follow; 0 when it is none. */
+size_t json_utf8(const void *text, size_t n);
+
 /* Printed on the heap, indented by two spaces as transformers writes its
- * configs (pretty) or on one line, with one newline at the end.  Numbers that
- * are whole print without a point. */
+ * configs (pretty) or on one line without spaces, with one newline at the end.
+ * Numbers that are whole print without a point, others in the fewest digits
+ * that read back the same. */
 char *json_print(const struct cJSON *j, bool pretty, struct err *err);
 
 #endif
