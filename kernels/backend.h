@@ -81,9 +81,10 @@ struct be_attend {
  *	lo = min(0, min w), hi = max(0, max w)
  *	sym: hi = max(-lo, hi), lo = -hi only if lo < 0
  *	all zero: lo = -1, hi = 1;  scale = (hi - lo) / maxq in one division
- *	zero = 2^(bits-1) (sym) or rint(-lo / scale)
+ *	zero = 2^(bits-1) (sym) or rint(-lo / scale), at most maxq
  * round_scale F16 or BF16 rounds the scale to that type before zero and codes
- * are computed; F32 leaves it. */
+ * are computed; F32 leaves it.  A group whose scale rounds to 0 counts as all
+ * zero, so no scale is 0; and no zero is -0. */
 struct be_grid {
 	const struct be_mat *w; /* F32 [rows][columns of the group] */
 	float *scale, *zero;    /* [rows], `step` floats apart */
@@ -176,7 +177,8 @@ struct be_api {
 		   struct err *err);
 
 	/* H += alpha * X^T X, X F32 [m][n], H F64 [n][n], both triangles.
-	 * Rows are taken in the order given, in chunks of a fixed number. */
+	 * Rows are taken in the order given, in chunks of a fixed number.  H is
+	 * symmetric before: its upper triangle is read, both are written. */
 	int (*syrk)(struct be *be, const struct be_mat *x, double alpha,
 		    struct be_mat *h, struct err *err);
 	/* ERR_CHECK when the damped H is not positive definite. */
