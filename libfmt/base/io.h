@@ -6,6 +6,8 @@
  * name at the end, so a path with the final name is always complete; whatever
  * was not committed is removed.
  *
+ * Files: io.c reads, io_out.c writes and copies, io_stage.c stages.
+ *
  * Not here: what the bytes mean (container/, layout/). */
 #ifndef LIBFMT_BASE_IO_H
 #define LIBFMT_BASE_IO_H
@@ -51,24 +53,35 @@ char *io_join(const char *dir, const char *name, struct err *err);
 int io_list(const char *dir, char ***names, uint32_t *count, struct err *err);
 
 /* Start writing the directory (or, with is_dir false, the file) `final`.  An
- * existing `final` is ERR_USAGE unless force.  The temporary sibling is
- * ".NAME.tmp-XXXXXX" in the same directory. */
+ * existing `final` is ERR_USAGE unless force, and even then when it is of the
+ * other kind, holds the working directory, or holds directories inside its
+ * directories (no output folder does, a home directory does).  The temporary
+ * sibling is ".NAME.tmp-XXXXXX" in the same directory, which must exist. */
 int io_stage_open(const char *final, bool is_dir, bool force,
 		  struct io_stage **out, struct err *err);
 /* Where to write: the path of the temporary directory or file. */
 const char *io_stage_path(const struct io_stage *st);
-/* Sync everything below, then rename.  With force the old `final` is moved
- * aside first and removed after, so that at every moment a complete version
- * exists under one name. */
+/* Sync everything below, then rename.  With force an old directory changes
+ * places with the new one (or is moved aside first, where the system cannot do
+ * that in one step) and is removed after, so that at every moment a complete
+ * version exists under one name. */
 int io_stage_commit(struct io_stage *st, struct err *err);
-/* Remove the temporary when it was not committed, and free.  Accepts NULL. */
+/* Remove the temporary when it was not committed (never following a symbolic
+ * link out of it), and free.  Accepts NULL. */
 void io_stage_close(struct io_stage *st);
+
+/* All n bytes at offset off of an open file; any thread. */
+int io_pwrite(int fd, const void *data, uint64_t n, uint64_t off,
+	      struct err *err);
+/* n bytes of `from` to offset off of an open file, in the kernel where the
+ * system has copy_file_range; any thread. */
+int io_copy_range(struct src *from, uint64_t from_off, uint64_t n, int fd,
+		  uint64_t off, struct err *err);
 
 /* Write a small file in a staged directory (created, truncated, synced). */
 int io_write_file(const char *path, const void *data, size_t len,
 		  struct err *err);
-/* Copy a file byte by byte into a staged directory, by copy_file_range where
- * the system has it. */
+/* Copy a file byte by byte into a staged directory. */
 int io_copy_file(const char *from, const char *to, struct err *err);
 
 /* Bytes free for this user on the file system that holds path (which need not

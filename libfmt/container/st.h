@@ -25,6 +25,9 @@ struct err;
 struct src;
 struct st_writer;
 
+#define ST_HEADER_MAX 100000000u /* bytes, not MiB: the reference's limit */
+#define ST_META "__metadata__"   /* the one name that is no tensor's */
+
 enum st_flags {
 	ST_LENIENT = 1 /* read on over holes and trailing bytes; *odd tells */
 };
@@ -42,7 +45,8 @@ struct st_file {
 };
 
 /* 1 when the first n bytes (at least 9) and the file's size look like
- * safetensors. */
+ * safetensors.  A file that was cut short still does: st_open says what is
+ * missing. */
 int st_sniff(const void *head, size_t n, uint64_t file_size);
 /* Tensors point into src and live as long as it does.  Many threads may read
  * one file.  On failure *out is zeroed. */
@@ -63,9 +67,9 @@ int st_writer_add(struct st_writer *w, const char *name, enum dtype type,
  * there. */
 int st_writer_meta(struct st_writer *w, const char *key, const char *value,
 		   struct err *err);
-/* Cut the plan into shards of at most shard_size bytes (a larger tensor gets a
- * shard of its own; 0: one file), tensors in the order they were added, and
- * create the files in `dir`: model.safetensors, or
+/* Cut the plan into shards of at most shard_size bytes of data (a larger tensor
+ * gets a shard of its own; 0: one file), tensors in the order they were added,
+ * and create the files in `dir`: model.safetensors, or
  * model-00001-of-0000N.safetensors with model.safetensors.index.json.  Inside
  * a file tensors stand as the reference writer orders them.  Disk space is
  * reserved: too little is ERR_RESOURCE with both numbers. */
@@ -75,7 +79,7 @@ int st_writer_create(struct st_writer *w, const char *dir,
 int st_writer_create_file(struct st_writer *w, const char *path,
 			  struct err *err);
 /* n bytes of tensor `id` at byte `off` of it.  Any order, any thread; no byte
- * twice. */
+ * twice (the number of bytes is counted, not which ones). */
 int st_writer_pour(struct st_writer *w, uint32_t id, uint64_t off,
 		   const void *data, uint64_t n, struct err *err);
 /* Pour a tensor from a file range, in the kernel where possible. */

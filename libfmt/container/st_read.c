@@ -10,9 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEADER_MAX 100000000u /* bytes, not MiB: the reference's limit */
-#define META "__metadata__"
-
 int st_sniff(const void *head, size_t n, uint64_t file_size)
 {
 	const uint8_t *p = head;
@@ -23,7 +20,7 @@ int st_sniff(const void *head, size_t n, uint64_t file_size)
 	/* A length below 10^8 has three zero bytes behind it, which no text
 	 * has: enough to name the format of a file that was cut short, too. */
 	len = half_le64(p);
-	return len >= 2 && len <= HEADER_MAX && p[8] == '{';
+	return len >= 2 && len <= ST_HEADER_MAX && p[8] == '{';
 }
 
 /* ---- one entry of the header ---- */
@@ -145,10 +142,10 @@ static int read_meta(struct cJSON *j, struct st_file *out, struct err *err)
 	if (json_is_null(j))
 		return 0; /* counts as absent */
 	if (!json_is_object(j))
-		return err_set(err, ERR_INPUT, META " is not an object");
+		return err_set(err, ERR_INPUT, ST_META " is not an object");
 	for (const struct cJSON *c = json_first(j); c; c = json_next(c))
 		if (!json_is_string(c))
-			return err_set(err, ERR_INPUT, META
+			return err_set(err, ERR_INPUT, ST_META
 				       ": \"%s\" is not a string", json_key(c));
 	out->meta = j;
 	return 0;
@@ -161,7 +158,7 @@ static int alloc_tensors(const struct cJSON *top, struct st_file *out,
 	size_t count = 0, len = 0;
 
 	for (const struct cJSON *c = json_first(top); c; c = json_next(c)) {
-		if (!strcmp(json_key(c), META))
+		if (!strcmp(json_key(c), ST_META))
 			continue;
 		count++;
 		len += strlen(json_key(c)) + 1;
@@ -188,7 +185,7 @@ static int read_entries(struct cJSON *top, struct st_file *out,
 	for (struct cJSON *c = top->child; c; c = c->next) {
 		size_t n = strlen(json_key(c)) + 1;
 
-		if (!strcmp(json_key(c), META)) {
+		if (!strcmp(json_key(c), ST_META)) {
 			if (read_meta(c, out, err))
 				return -1;
 			continue;
@@ -270,10 +267,10 @@ static int find_header(struct src *s, const char **text, uint64_t *len,
 	if (io_view(s, 0, 8, &p, err))
 		return -1;
 	*len = half_le64(p);
-	if (*len > HEADER_MAX)
+	if (*len > ST_HEADER_MAX)
 		return err_set(err, ERR_INPUT, "not a safetensors file: header "
 			       "length %llu is above %u",
-			       (unsigned long long)*len, HEADER_MAX);
+			       (unsigned long long)*len, ST_HEADER_MAX);
 	if (*len > size - 8)
 		return err_set(err, ERR_INPUT, "truncated: %llu bytes of the "
 			       "header are missing",

@@ -1,0 +1,158 @@
+#include "io.h"
+
+#include "err.h"
+#include "mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define COPY_MAX ((size_t)64 << 20) /* bytes a single call is asked to move */
+
+int io_pwrite(int fd, const void *data, uint64_t n, uint64_t off,
+	      struct err *err)
+{
+	const char *p = data;
+
+	while (n) {
+		size_t want = n < COPY_MAX ? (size_t)n : COPY_MAX;
+		ssize_t r = pwrite(fd, p, want, (off_t)off);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return err_errno(err, ERR_OUTPUT, "cannot write");
+		p += r;
+		n -= (uint64_t)r;
+		off += (uint64_t)r;
+	}
+	return 0;
+}
+
+int io_copy_range(struct src *from, uint64_t from_off, uint64_t n, int fd,
+		  uint64_t off, struct err *err)
+{
+	const void *p;
+
+	if (io_view(from, from_off, n, &p, err))
+		return -1;
+#ifdef __linux__
+	off64_t in = (off64_t)from_off, to = (off64_t)off;
+
+	while (n) {
+		size_t want = n < COPY_MAX ? (size_t)n : COPY_MAX;
+		ssize_t r = copy_file_range(io_fd(from), &in, fd, &to, want, 0);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0) /* not on this pair of file systems */
+			break;
+		n -= (uint64_t)r;
+	}
+	p = (const char *)p + ((uint64_t)in - from_off);
+	off = (uint64_t)to;
+#endif
+	/* what is left goes by hand: also where the error was a real one, so
+	 * that it is met again and named */
+	return io_pwrite(fd, p, n, off, err);
+}
+
+/* fsync, then close; both may be the first to tell of a failed write. */
+static int finish(int fd, struct err *err)
+{
+	if (fsync(fd)) {
+		err_errno(err, ERR_OUTPUT, "cannot sync");
+		close(fd);
+		return -1;
+	}
+	if (close(fd))
+		return err_errno(err, ERR_OUTPUT, "cannot close");
+	return 0;
+}
+
+int io_write_file(const char *path, const void *data, size_t len,
+		  struct err *err)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+
+	if (fd < 0) {
+		err_errno(err, ERR_OUTPUT, "cannot create");
+		return err_ctx(err, "%s", path);
+	}
+	if (io_pwrite(fd, data, len, 0, err)) {
+		close(fd);
+		return err_ctx(err, "%s", path);
+	}
+	return finish(fd, err) ? err_ctx(err, "%s", path) : 0;
+}
+
+/* Opened without O_TRUNC first: a copy onto itself must not empty the file. */
+static int open_copy(const char *to, const struct src *from, int *fd,
+		     struct err *err)
+{
+	struct stat a, b;
+
+	*fd = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+	if (*fd < 0)
+		return err_errno(err, ERR_OUTPUT, "cannot create");
+	if (fstat(io_fd(from), &a) || fstat(*fd, &b))
+		return err_errno(err, ERR_OUTPUT, "cannot stat");
+	if (a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+		return err_set(err, ERR_OUTPUT,
+			       "is the file that is to be copied");
+	if (ftruncate(*fd, 0))
+		return err_errno(err, ERR_OUTPUT, "cannot truncate");
+	return 0;
+}
+
+int io_copy_file(const char *from, const char *to, struct err *err)
+{
+	struct src *s = NULL;
+	int fd = -1, ret = -1;
+
+	if (io_open(from, &s, err))
+		return -1;
+	if (open_copy(to, s, &fd, err) ||
+	    io_copy_range(s, 0, io_size(s), fd, 0, err))
+		goto out;
+	ret = finish(fd, err);
+	fd = -1;
+out:
+	if (fd >= 0)
+		close(fd);
+	io_close(s);
+	return ret ? err_ctx(err, "%s", to) : 0;
+}
+
+uint64_t io_free_space(const char *path)
+{
+	char *p = strdup(path);
+	uint64_t n = UINT64_MAX;
+	struct statvfs v;
+
+	while (p) {
+		char *slash;
+
+		if (!statvfs(p[0] ? p : ".", &v)) {
+			mem_mul64(v.f_bavail, v.f_frsize, &n);
+			break;
+		}
+		if ((errno != ENOENT && errno != ENOTDIR) || !p[0] ||
+		    !strcmp(p, "/"))
+			break;
+		/* "a/b" to "a", "a" to "" (which is "."), "/a" to "/" */
+		slash = strrchr(p, '/');
+		if (slash == p)
+			slash[1] = '\0';
+		else if (slash)
+			*slash = '\0';
+		else
+			p[0] = '\0';
+	}
+	free(p);
+	return n;
+}
