@@ -1,18 +1,23 @@
 /* method.h - the table of quantization methods, each a pure function over the
- * backend: weights and Hessian in, codes, scales and zeros out.
+ * backend: weights and prepared Hessian in, codes, scales and zeros out.
  *
  * gptq: E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ: Accurate
  * Post-Training Quantization for Generative Pre-trained Transformers", 2022
  * (arXiv:2210.17323), and the authors' published code for groups, act-order
  * and static groups.
- * rtn: round to nearest on the same grid. */
+ * rtn: round to nearest on the same grid.
+ *
+ * With desc_act and no static groups the groups are formed in the order of
+ * processing: group_of is scattered over the columns.  With static groups, and
+ * for rtn always, group_of is k / group_size. */
 #ifndef QUANT_METHOD_H
 #define QUANT_METHOD_H
 
-#include "../kernels/backend.h"
+#include "../runtime/linear.h"
+#include "hess.h"
 
 struct gq_params {
-	uint8_t bits;
+	uint8_t bits;              /* 2, 3, 4, 8 */
 	uint8_t sym, desc_act, static_groups;
 	int32_t group_size;        /* -1: one group per row */
 	double damp;               /* fraction of mean(diag H) */
@@ -20,23 +25,33 @@ struct gq_params {
 	uint32_t block;            /* columns per lazy update, 128 */
 	enum dtype scale_type;     /* as stored: F16, BF16, F32 */
 	uint8_t round_scale;       /* compute codes with the stored scale */
+	uint8_t zero_min;          /* the least zero the layout can hold: 0, or
+				      1 for layouts that store zero - 1 */
 };
 
 struct gq_report {
 	double loss;     /* sum of e^2/2 over all weights (gptq); for rtn 0 */
-	double rel_error;/* |W - Q|_F / |W|_F */
-	double damp;     /* the damping that worked */
-	uint32_t dead;   /* input columns never active */
+	double rel_error;/* |W - Q|_F / |W|_F, with the stored scales */
+	double damp;     /* the damping that worked; for rtn 0 */
+	uint32_t dead;   /* input columns never active; for rtn 0 */
+};
+
+/* One linear to be solved. */
+struct gq_task {
+	const struct rt_dev *dev;
+	const float *w;              /* host [out][in], not changed */
+	uint32_t out, in;
+	const struct gq_hess *hess;  /* prepared; NULL where not needed */
+	const struct gq_params *params;
 };
 
 struct gq_method {
 	const char *name, *summary;
 	uint8_t needs_hessian;
-	/* w: host f32 [out][in], not changed.  h: F64 [in][in] on the device,
-	 * not changed; NULL without a Hessian.  *ql is initialised here. */
-	int (*solve)(const struct be_api *api, struct be *be, const float *w,
-		     uint32_t out, uint32_t in, const struct be_mat *h,
-		     const struct gq_params *p, struct ql *ql,
+	/* *ql is initialised here (zeroed on failure); scales are exact values
+	 * of params->scale_type.  ERR_INPUT when w is not finite, ERR_UNSUP
+	 * when a scale does not fit its type. */
+	int (*solve)(const struct gq_task *t, struct ql *ql,
 		     struct gq_report *report, struct err *err);
 };
 
@@ -44,5 +59,14 @@ extern const struct gq_method gq_gptq, gq_rtn;
 extern const struct gq_method *const gq_methods[];
 extern const uint32_t gq_method_count;
 const struct gq_method *gq_method_find(const char *name); /* or NULL */
+
+/* Columns of one group: in for -1, never more than in. */
+uint32_t gq_group_size(const struct gq_params *p, uint32_t in);
+/* The spec of the layer that `p` makes of a [out][in] weight. */
+void gq_spec(const struct gq_params *p, uint32_t out, uint32_t in,
+	     struct ql_spec *spec);
+/* |W - Q|_F / |W|_F of w [out][in] on the host; 0 for a zero weight. */
+int gq_rel_error(const float *w, const struct ql *ql, double *out,
+		 struct err *err);
 
 #endif

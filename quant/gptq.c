@@ -1,0 +1,234 @@
+/* GPTQ, as its authors published it.
+ *
+ * Columns are processed in the order of the Hessian, in blocks.  Inside a
+ * block every column's error is spread at once over the block's later columns
+ * (sweep); behind the block once, when it ends:
+ *
+ *	W[:, b:] -= Err * U[a:b, b:]
+ *
+ * The grid of a group is set when its first column is reached, from the matrix
+ * as it was when that column's block began: it carries the updates of earlier
+ * blocks only.  Static groups: all grids beforehand, from the weights as given,
+ * groups in original column order.  One group per row: its grid beforehand, and
+ * from all columns, dead ones included. */
+#include "../libfmt/base/err.h"
+#include "../libfmt/base/mem.h"
+#include "grid.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct gptq_run {
+	const struct gq_task *task;
+	struct gq_grid grid;
+	struct be_mat w, err; /* F32 [out][in], [out][block] */
+	double *loss;         /* device [out] */
+	uint32_t *group;      /* host [in], in the order of processing */
+};
+
+static void run_release(struct gptq_run *r)
+{
+	const struct rt_dev *d = r->task->dev;
+
+	gq_grid_release(&r->grid);
+	be_mat_free(d->api, d->be, &r->w);
+	be_mat_free(d->api, d->be, &r->err);
+	if (r->loss)
+		d->api->free(d->be, r->loss);
+	free(r->group);
+}
+
+static uint32_t block_size(const struct gq_task *t)
+{
+	return t->params->block < t->in ? t->params->block : t->in;
+}
+
+static int run_init(struct gptq_run *r, const struct gq_task *t,
+		    struct err *err)
+{
+	const struct rt_dev *d = t->dev;
+	double *zero = NULL;
+	void *p = NULL;
+	int ret = -1;
+
+	memset(r, 0, sizeof(*r));
+	r->task = t;
+	if (gq_grid_init(&r->grid, t, err))
+		goto out;
+	if (be_mat_new(d->api, d->be, t->out, t->in, DT_F32, &r->w, err) ||
+	    be_mat_new(d->api, d->be, t->out, block_size(t), DT_F32, &r->err,
+		       err))
+		goto out;
+	zero = mem_alloc(t->out, sizeof(*zero), err);
+	r->group = mem_alloc(t->in, sizeof(*r->group), err);
+	if (!zero || !r->group ||
+	    d->api->alloc(d->be, t->out * sizeof(*zero), &p, err))
+		goto out;
+	r->loss = p;
+	if (d->api->put(d->be, p, zero, t->out * sizeof(*zero), err))
+		goto out;
+	ret = 0;
+out:
+	free(zero);
+	return ret;
+}
+
+static int is_preset(const struct gq_params *p)
+{
+	return p->static_groups || p->group_size == -1;
+}
+
+/* Every grid before anything moves. */
+static int preset_grids(struct gptq_run *r, struct err *err)
+{
+	const struct gq_task *t = r->task;
+	uint32_t size = r->grid.group_size;
+	bool all = t->params->group_size == -1;
+
+	if (gq_weight_put(t, NULL, all ? NULL : t->hess->dead, &r->w, err))
+		return -1;
+	for (uint32_t g = 0; g < r->grid.groups; g++) {
+		uint32_t k = g * size;
+		struct be_mat c =
+			be_cols(&r->w, k, t->in - k < size ? t->in - k : size);
+
+		if (gq_grid_set(&r->grid, &c, g, err))
+			return -1;
+	}
+	return 0;
+}
+
+/* The grids of the groups that begin in columns a..b. */
+static int block_grids(struct gptq_run *r, uint32_t a, uint32_t b,
+		       struct err *err)
+{
+	uint32_t size = r->grid.group_size, in = r->task->in;
+
+	for (uint32_t g = (a + size - 1) / size; g * size < b; g++) {
+		uint32_t k = g * size;
+		struct be_mat c =
+			be_cols(&r->w, k, in - k < size ? in - k : size);
+
+		if (gq_grid_set(&r->grid, &c, g, err))
+			return -1;
+	}
+	return 0;
+}
+
+static int block_sweep(struct gptq_run *r, uint32_t a, uint32_t b,
+		       struct err *err)
+{
+	const struct gq_task *t = r->task;
+	struct be_mat band = be_rows(&t->hess->u, a, b - a);
+	struct be_mat u = be_cols(&band, a, b - a);
+	struct be_mat w = be_cols(&r->w, a, b - a);
+	struct be_mat e = be_cols(&r->err, 0, b - a);
+	struct be_sweep s = {
+		.w = &w,
+		.u = &u,
+		.err = &e,
+		.code = r->grid.code + a,
+		.code_ld = t->in,
+		.scale = r->grid.scale,
+		.zero = r->grid.zero,
+		.grid_ld = r->grid.groups,
+		.group = r->group + a,
+		.loss = r->loss,
+		.bits = t->params->bits,
+	};
+
+	return t->dev->api->sweep(t->dev->be, &s, err);
+}
+
+/* The block's errors go to all columns behind it. */
+static int block_update(struct gptq_run *r, uint32_t a, uint32_t b,
+			struct err *err)
+{
+	const struct gq_task *t = r->task;
+	struct be_mat band = be_rows(&t->hess->u, a, b - a);
+	struct be_mat u, w, e = be_cols(&r->err, 0, b - a);
+	struct be_gemm g = { .a = &e, .b = &u, .c = &w, .alpha = -1.0f,
+			     .beta = 1.0f };
+
+	if (b == t->in)
+		return 0;
+	u = be_cols(&band, b, t->in - b);
+	w = be_cols(&r->w, b, t->in - b);
+	return t->dev->api->gemm(t->dev->be, &g, err);
+}
+
+static int all_blocks(struct gptq_run *r, struct err *err)
+{
+	const struct gq_task *t = r->task;
+	uint32_t step = block_size(t);
+
+	for (uint32_t a = 0; a < t->in; a += step) {
+		uint32_t b = t->in - a < step ? t->in : a + step;
+
+		if (!is_preset(t->params) && block_grids(r, a, b, err))
+			return -1;
+		if (block_sweep(r, a, b, err) || block_update(r, a, b, err))
+			return -1;
+	}
+	return 0;
+}
+
+static int report_fill(struct gptq_run *r, const struct ql *ql,
+		       struct gq_report *report, struct err *err)
+{
+	const struct gq_task *t = r->task;
+	double *loss = mem_alloc(t->out, sizeof(*loss), err);
+
+	*report = (struct gq_report){ .damp = t->hess->damp,
+				      .dead = t->hess->dead_count };
+	if (!loss)
+		return -1;
+	if (t->dev->api->get(t->dev->be, loss, r->loss,
+			     t->out * sizeof(*loss), err)) {
+		free(loss);
+		return -1;
+	}
+	for (uint32_t n = 0; n < t->out; n++)
+		report->loss += loss[n];
+	free(loss);
+	return gq_rel_error(t->w, ql, &report->rel_error, err);
+}
+
+static int gptq_solve(const struct gq_task *t, struct ql *ql,
+		      struct gq_report *report, struct err *err)
+{
+	const struct gq_hess *h = t->hess;
+	struct gptq_run r;
+	int ret = -1;
+
+	memset(ql, 0, sizeof(*ql));
+	if (run_init(&r, t, err))
+		goto out;
+	if (is_preset(t->params) && preset_grids(&r, err))
+		goto out;
+	for (uint32_t i = 0; i < t->in; i++)
+		r.group[i] = (t->params->static_groups ? h->order[i] : i) /
+			     r.grid.group_size;
+	if (gq_weight_put(t, h->order, h->dead, &r.w, err))
+		goto out;
+	if (all_blocks(&r, err))
+		goto out;
+	if (gq_grid_store(&r.grid, h->order, r.group, ql, err))
+		goto out;
+	if (report_fill(&r, ql, report, err))
+		goto out;
+	ret = 0;
+out:
+	if (ret)
+		ql_release(ql);
+	run_release(&r);
+	return ret;
+}
+
+const struct gq_method gq_gptq = {
+	.name = "gptq",
+	.summary = "error feedback through the Hessian of the inputs",
+	.needs_hessian = 1,
+	.solve = gptq_solve,
+};

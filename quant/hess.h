@@ -1,0 +1,41 @@
+/* hess.h - the Hessian of one slot: gathered while the calibration windows
+ * run, then prepared once for all linears that share the input (q k v; gate
+ * up).
+ *
+ *	gather:   H = alpha * sum of X^T X                (f64, on the device)
+ *	prepare:  dead columns (H_kk == 0) get H_kk = 1;
+ *	          order: as they are, or by falling H_kk, ties by index;
+ *	          H^-1 = U^T U of H in that order, H_kk + damp * mean(diag H)
+ *
+ * damp is raised by damp_step while the factorisation fails, up to 1. */
+#ifndef QUANT_HESS_H
+#define QUANT_HESS_H
+
+#include "../runtime/linear.h"
+
+struct gq_params;
+
+struct gq_hess {
+	uint32_t n;          /* input features */
+	struct be_mat h;     /* F64 [n][n]; released by prepare */
+	struct be_mat u;     /* F32 [n][n], in the order of processing */
+	uint32_t *order;     /* [n]: the column that is processed i-th */
+	uint8_t *dead;       /* [n], by column: 1 when never active */
+	uint32_t dead_count;
+	double damp;         /* the damping that worked */
+	void *mem;
+};
+
+/* A zero Hessian.  On failure *h is zeroed. */
+int gq_hess_init(struct gq_hess *h, const struct rt_dev *d, uint32_t n,
+		 struct err *err);
+/* H += alpha * X^T X, x F32 [tokens][n] on the device. */
+int gq_hess_add(struct gq_hess *h, const struct rt_dev *d,
+		const struct be_mat *x, double alpha, struct err *err);
+/* ERR_CHECK when H holds NaN or infinity, or no damping below 1 makes it
+ * positive definite. */
+int gq_hess_prepare(struct gq_hess *h, const struct rt_dev *d,
+		    const struct gq_params *p, struct err *err);
+void gq_hess_release(struct gq_hess *h, const struct rt_dev *d);
+
+#endif
