@@ -177,7 +177,7 @@ static int read_entries(struct cJSON *top, struct st_file *out,
 			struct err *err)
 {
 	struct tensor *t;
-	char *text;
+	char *text = NULL;
 
 	if (alloc_tensors(top, out, &text, err))
 		return -1;
@@ -288,8 +288,8 @@ static int open_file(struct src *s, unsigned flags, struct st_file *out,
 		     struct err *err)
 {
 	struct cJSON *top = NULL;
-	const char *text;
-	uint64_t len;
+	const char *text = NULL;
+	uint64_t len = 0;
 	const void *p;
 	int ret = -1;
 
