@@ -22,7 +22,10 @@ enum config_source {
 	CONFIG_INFERRED     /* from the tensors */
 };
 
-/* Strings are borrowed from `tree`. */
+/* Who wrote a checkpoint, as meta.quantizer tells it. */
+#define CONFIG_QUANTIZER "gptq-kit:0.1.0"
+
+/* Strings are borrowed from the trees that were read, or constants. */
 struct config_quant {
 	enum config_source source;
 	uint32_t bits;           /* 0: not said */
@@ -34,12 +37,16 @@ struct config_quant {
 	const char *quantizer;   /* meta.quantizer (first entry); or NULL */
 	bool by_gptqmodel;       /* any entry of meta.quantizer is gptqmodel's */
 	bool disagree;           /* the two homes contradict each other */
+	const char *differs;     /* then: the first key that does; or NULL */
+	bool group_zero;         /* group_size 0 was said; read as not said */
 	const struct cJSON *tree;    /* the object as it was, or NULL */
 	const struct cJSON *dynamic; /* its per-module rules, or NULL */
 };
 
 /* `config` is config.json's tree, `quantize` quantize_config.json's; either
- * may be NULL.  A field of the wrong type is ERR_INPUT. */
+ * may be NULL.  A field of the wrong type is ERR_INPUT.  What the first home
+ * does not say is taken from the second.  Numbers of methods that are not of
+ * the GPTQ family (exl2, fp8, ...) are not looked at: they mean other things. */
 int config_quant_read(const struct cJSON *config, const struct cJSON *quantize,
 		      struct config_quant *out, struct err *err);
 /* "config.json", "quantize_config.json", "inferred" or "none". */
@@ -58,8 +65,11 @@ struct config_out {
 					fields are kept; or NULL */
 };
 /* A new object with quant_method, checkpoint_format and the newer names method
- * and format beside them, and meta.quantizer = "gptq-kit:VERSION" (kept when
- * `keep` has one); the caller frees it with json_free. */
+ * and format beside them, and meta.quantizer = CONFIG_QUANTIZER (kept when
+ * `keep` has one); the caller frees it with json_free.  How the codes were once
+ * made (damp_percent, true_sequential, static_groups) is taken from `keep`
+ * where it says so; what a reader needs is always taken from `c`.  Hints of
+ * other programs' run time and names of files are dropped. */
 int config_quant_build(const struct config_out *c, struct cJSON **out,
 		       struct err *err);
 

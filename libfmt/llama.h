@@ -67,6 +67,7 @@ enum llama_norm { LLAMA_NORM_IN = 0, LLAMA_NORM_POST, LLAMA_NORM_Q,
 	LLAMA_NORM_K };
 
 #define LLAMA_NAME 256
+#define LLAMA_LAYERS_MAX 4096u
 /* "model.layers.3.mlp.up_proj" (the module, without ".weight"). */
 const char *llama_linear_name(uint32_t layer, enum llama_linear which,
 			      char buf[LLAMA_NAME]);
@@ -83,13 +84,17 @@ enum llama_slot llama_slot_of(enum llama_linear which);
 /* in = K, out = N of a linear. */
 void llama_linear_shape(const struct llama_config *c, enum llama_linear which,
 			uint32_t *in, uint32_t *out);
+/* Whether the architecture has a bias there. */
+bool llama_has_bias(const struct llama_config *c, enum llama_linear which);
 /* Which block and linear a module name is; -1 when it is none. */
 int llama_linear_parse(const char *module, uint32_t *layer,
 		       enum llama_linear *which);
 
 /* Check that every tensor the architecture needs is there with the right
  * shape, for dense and quantized modules alike.  The first fault is the
- * message: file, tensor, what is wrong, what was expected. */
+ * message: file, tensor, what is wrong, what was expected.  A bias that the
+ * architecture does not have may be there, with one entry per output (old
+ * files carry zeros); lm_head may be absent when the embeddings are tied. */
 int llama_check(const struct model *m, const struct llama_config *c,
 		struct err *err);
 

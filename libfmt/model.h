@@ -20,6 +20,7 @@
 
 #include <stdbool.h>
 
+struct llama_config;
 struct src;
 
 struct model_file {
@@ -32,14 +33,16 @@ struct model_file {
 };
 
 enum model_odd {
-	MODEL_ODD_STALE_INDEX = 1u << 0,  /* an index beside model.safetensors */
+	MODEL_ODD_STALE_INDEX = 1u << 0,  /* model.safetensors is there, the
+					     index speaks of other files */
 	MODEL_ODD_UNLISTED = 1u << 1,     /* tensors that the index misses */
 	MODEL_ODD_NO_INDEX = 1u << 2,     /* shards without an index */
 	MODEL_ODD_CONFIGS = 1u << 3       /* the two quantization configs differ */
 };
 
 enum model_flags {
-	MODEL_LENIENT = 1 /* read on over holes and trailing bytes */
+	MODEL_LENIENT = 1,   /* read on over holes and trailing bytes */
+	MODEL_NO_WEIGHTS = 2 /* configs only: weight files are not looked for */
 };
 
 struct model {
@@ -56,9 +59,13 @@ struct model {
 	struct cJSON *quantize;  /* quantize_config.json, or NULL */
 	struct config_quant quant;
 	uint32_t odd;            /* enum model_odd */
+	uint32_t unlisted;       /* tensors that the index misses */
 	void *priv;              /* owned by model.c */
 };
 
+/* Where the two quantization configs contradict each other, the one that the
+ * tensors confirm is believed (config.json's when both or none are).
+ * Many threads may use one model. */
 int model_open(const char *path, unsigned flags, struct model **out,
 	       struct err *err);
 void model_close(struct model *m); /* accepts NULL */
@@ -72,11 +79,16 @@ int model_need(const struct model *m, const char *name,
 /* The file a tensor is in, relative to the directory, for messages. */
 const char *model_file_of(const struct model *m, const struct tensor *t);
 
-/* What the config says of this module, `dynamic` rules applied (match from the
+/* What the configs say of this module (bits, group size, ... and, for the
+ * linears of a Llama with a readable config.json, in and out), `dynamic` rules
+ * applied (match from the
  * start of the name, first rule wins, negatives first).  *skip: a rule says it
  * is not quantized. */
 int model_hint(const struct model *m, const char *module, struct qf_hint *out,
 	       bool *skip, struct err *err);
+
+/* The hyper-parameters, where config.json is that of a Llama; else NULL. */
+const struct llama_config *model_llama(const struct model *m);
 
 /* Sum of all tensor bytes. */
 uint64_t model_bytes(const struct model *m);

@@ -1,0 +1,211 @@
+#include "tensor_file.h"
+
+#include "../base/err.h"
+#include "../base/io.h"
+#include "../base/mem.h"
+#include "st.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define HEAD 512 /* bytes that sniffers are shown, fewer in a short file */
+
+struct head {
+	const char *p;
+	size_t n;
+	uint64_t file_size;
+};
+
+struct kind {
+	const char *name;
+	int (*sniff)(const struct head *h);
+	int (*open)(struct src *s, const struct head *h, unsigned flags,
+		    struct tensor_file *out, struct err *err);
+};
+
+/* ---- sniffers ---- */
+
+static int begins(const struct head *h, const char *magic, size_t n)
+{
+	return h->n >= n && !memcmp(h->p, magic, n);
+}
+
+static int is_empty(const struct head *h)
+{
+	return h->file_size == 0;
+}
+
+static int is_gguf(const struct head *h)
+{
+	return begins(h, "GGUF", 4);
+}
+
+static int is_zip(const struct head *h)
+{
+	return begins(h, "PK\3\4", 4);
+}
+
+/* Legacy torch files, bare pickles (protocol 2 and later), and the tar that
+ * torch wrote before 0.4. */
+static int is_pickle(const struct head *h)
+{
+	if (h->n > 262 && !memcmp(h->p + 257, "ustar", 5))
+		return 1;
+	return h->n > 2 && h->p[0] == '\x80' && h->p[1] >= 2 && h->p[1] <= 5;
+}
+
+static int is_lfs(const struct head *h)
+{
+	return begins(h, "version https://git-lfs", 23);
+}
+
+static int is_page(const struct head *h)
+{
+	static const char *const text[] = { "<html", "<!doctype", "<?xml",
+		"entry not found", "access to model", "repository not found" };
+	size_t at = begins(h, "\xef\xbb\xbf", 3) ? 3 : 0;
+
+	while (at < h->n && strchr(" \t\r\n", h->p[at]) && h->p[at])
+		at++;
+	for (size_t i = 0; i < sizeof(text) / sizeof(*text); i++) {
+		size_t n = strlen(text[i]);
+
+		if (h->n - at >= n && !strncasecmp(h->p + at, text[i], n))
+			return 1;
+	}
+	return 0;
+}
+
+static int is_safetensors(const struct head *h)
+{
+	return st_sniff(h->p, h->n, h->file_size);
+}
+
+static int is_anything(const struct head *h)
+{
+	(void)h;
+	return 1;
+}
+
+/* ---- openers ---- */
+
+static int open_safetensors(struct src *s, const struct head *h,
+			    unsigned flags, struct tensor_file *out,
+			    struct err *err)
+{
+	struct st_file *st = mem_alloc(1, sizeof(*st), err);
+
+	(void)h;
+	if (!st)
+		return -1;
+	out->own = st;
+	if (st_open(s, flags, st, err))
+		return -1;
+	out->tensor = st->tensor;
+	out->count = st->count;
+	out->odd = st->odd;
+	out->meta = st->meta;
+	return 0;
+}
+
+static int refuse(struct src *s, int code, const char *why, struct err *err)
+{
+	return err_set(err, code, "%s: %s", io_path(s), why);
+}
+
+static int refuse_empty(struct src *s, const struct head *h, unsigned flags,
+			struct tensor_file *out, struct err *err)
+{
+	(void)h, (void)flags, (void)out;
+	return refuse(s, ERR_INPUT, "the file is empty", err);
+}
+
+static int refuse_gguf(struct src *s, const struct head *h, unsigned flags,
+		       struct tensor_file *out, struct err *err)
+{
+	(void)h, (void)flags, (void)out;
+	return refuse(s, ERR_UNSUP, "GGUF files are not read yet; "
+		      "safetensors files are", err);
+}
+
+static int refuse_torch(struct src *s, const struct head *h, unsigned flags,
+			struct tensor_file *out, struct err *err)
+{
+	(void)h, (void)flags, (void)out;
+	return refuse(s, ERR_UNSUP, "PyTorch files are not read yet; "
+		      "safetensors files are", err);
+}
+
+/* The pointer's third line has the size of what it stands for. */
+static int refuse_lfs(struct src *s, const struct head *h, unsigned flags,
+		      struct tensor_file *out, struct err *err)
+{
+	char text[HEAD + 1];
+	const char *size;
+	unsigned long long bytes;
+
+	(void)flags, (void)out;
+	memcpy(text, h->p, h->n);
+	text[h->n] = '\0';
+	size = strstr(text, "\nsize ");
+	if (!size || sscanf(size, "\nsize %20llu", &bytes) != 1)
+		return refuse(s, ERR_INPUT, "a Git-LFS pointer, not the file "
+			      "itself (git lfs pull fetches it)", err);
+	return err_set(err, ERR_INPUT, "%s: a Git-LFS pointer, not the file "
+		       "itself, which has %llu bytes (git lfs pull fetches "
+		       "it)", io_path(s), bytes);
+}
+
+static int refuse_page(struct src *s, const struct head *h, unsigned flags,
+		       struct tensor_file *out, struct err *err)
+{
+	(void)h, (void)flags, (void)out;
+	return refuse(s, ERR_INPUT, "a web page, not a weight file: the "
+		      "download has failed", err);
+}
+
+/* In the order in which they are asked.  What nobody knows is opened as
+ * safetensors, whose reader says what is wrong with it. */
+static const struct kind kinds[] = {
+	{ "empty", is_empty, refuse_empty },
+	{ "gguf", is_gguf, refuse_gguf },
+	{ "torch", is_zip, refuse_torch },
+	{ "torch", is_pickle, refuse_torch },
+	{ "lfs", is_lfs, refuse_lfs },
+	{ "html", is_page, refuse_page },
+	{ "safetensors", is_safetensors, open_safetensors },
+	{ "safetensors", is_anything, open_safetensors },
+};
+
+int tensor_file_open(struct src *s, unsigned flags, struct tensor_file *out,
+		     struct err *err)
+{
+	struct head h = { .file_size = io_size(s) };
+	const struct kind *k = kinds;
+	const void *p;
+
+	memset(out, 0, sizeof(*out));
+	h.n = h.file_size < HEAD ? (size_t)h.file_size : HEAD;
+	if (io_view(s, 0, h.n, &p, err))
+		return -1;
+	h.p = p;
+	while (!k->sniff(&h))
+		k++;
+	if (k->open(s, &h, flags, out, err)) {
+		tensor_file_close(out);
+		return -1;
+	}
+	out->container = k->name;
+	return 0;
+}
+
+void tensor_file_close(struct tensor_file *f)
+{
+	/* the one container there is so far */
+	if (f->own)
+		st_close(f->own);
+	free(f->own);
+	memset(f, 0, sizeof(*f));
+}

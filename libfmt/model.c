@@ -1,0 +1,532 @@
+#include "model.h"
+
+#include "base/err.h"
+#include "base/io.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "container/st.h"
+#include "container/tensor_file.h"
+#include "llama.h"
+#include "model_files.h"
+#include "model_rules.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What callers do not see. */
+struct priv {
+	struct tensor_file *opened; /* [file_count]; owns the tensors' names */
+	struct model_rules *rules;
+	struct cJSON *generation;   /* generation_config.json, or NULL */
+	char *names;                /* of the modules */
+	bool is_llama;
+	struct llama_config llama;
+};
+
+/* ---- paths and configs ---- */
+
+static int set_paths(const char *path, struct model *m, struct err *err)
+{
+	size_t n = strlen(path);
+	const char *slash;
+
+	while (n > 1 && path[n - 1] == '/')
+		n--;
+	m->path = mem_text(path, n, err);
+	if (!m->path)
+		return -1;
+	m->is_dir = io_is_dir(m->path);
+	if (!m->is_dir && !io_is_file(m->path))
+		return err_set(err, ERR_INPUT, "%s: no such file or directory",
+			       m->path);
+	slash = strrchr(m->path, '/');
+	if (m->is_dir)
+		m->dir = mem_text(m->path, n, err);
+	else if (!slash)
+		m->dir = mem_text(".", 1, err);
+	else
+		m->dir = mem_text(m->path, slash == m->path ?
+				  1 : (size_t)(slash - m->path), err);
+	return m->dir ? 0 : -1;
+}
+
+/* DIR/name when it is there. */
+static int read_optional(const struct model *m, const char *name,
+			 struct cJSON **out, struct err *err)
+{
+	char *path = io_join(m->dir, name, err);
+	int ret = 0;
+
+	if (!path)
+		return -1;
+	if (io_is_file(path)) {
+		ret = json_read_file(path, out, err);
+		if (!ret && !json_is_object(*out))
+			ret = err_set(err, ERR_INPUT,
+				      "%s: not a JSON object", path);
+	}
+	free(path);
+	return ret;
+}
+
+static int read_configs(struct model *m, struct err *err)
+{
+	struct priv *p = m->priv;
+	struct err ignored;
+
+	if (read_optional(m, "config.json", &m->config, err) ||
+	    read_optional(m, "quantize_config.json", &m->quantize, err) ||
+	    (!m->quantize &&
+	     read_optional(m, "quant_config.json", &m->quantize, err)) ||
+	    read_optional(m, "generation_config.json", &p->generation, err))
+		return -1;
+	if (config_quant_read(m->config, m->quantize, &m->quant, err))
+		return err_ctx(err, "%s", m->dir);
+	if (m->quant.disagree)
+		m->odd |= MODEL_ODD_CONFIGS;
+	p->is_llama = m->config && !llama_config_read(m->config, p->generation,
+						      &p->llama, &ignored);
+	return 0;
+}
+
+const struct llama_config *model_llama(const struct model *m)
+{
+	const struct priv *p = m->priv;
+
+	return p->is_llama ? &p->llama : NULL;
+}
+
+/* ---- weight files ---- */
+
+static int open_file(struct model *m, uint32_t i, const char *name,
+		     unsigned flags, struct err *err)
+{
+	struct priv *p = m->priv;
+	struct model_file *f = &m->file[i];
+	char *path = NULL;
+	int ret = -1;
+
+	f->name = mem_text(name, strlen(name), err);
+	if (!f->name)
+		goto out;
+	path = io_join(m->dir, name, err);
+	if (!path || io_open(path, &f->src, err))
+		goto out;
+	if (tensor_file_open(f->src, flags & MODEL_LENIENT ? ST_LENIENT : 0,
+			     &p->opened[i], err))
+		goto out;
+	f->bytes = io_size(f->src);
+	f->tensors = p->opened[i].count;
+	f->container = p->opened[i].container;
+	f->odd = p->opened[i].odd;
+	ret = 0;
+out:
+	free(path);
+	return ret;
+}
+
+static int open_files(struct model *m, const struct model_files *files,
+		      unsigned flags, struct err *err)
+{
+	struct priv *p = m->priv;
+
+	m->file = mem_alloc(files->count, sizeof(*m->file), err);
+	p->opened = mem_alloc(files->count, sizeof(*p->opened), err);
+	if (!m->file || !p->opened)
+		return -1;
+	for (uint32_t i = 0; i < files->count; i++) {
+		m->file_count = i + 1;
+		if (open_file(m, i, files->name[i], flags, err))
+			return -1;
+	}
+	return 0;
+}
+
+/* ---- the table of tensors and the modules in it ---- */
+
+/* "a.b.weight": the prefix is "a.b", the suffix "weight".  Sorting by prefix
+ * first keeps the tensors of a module together, which plain text order does
+ * not ("a.b.weight", "a.b0", "a.b.x"). */
+static size_t prefix_length(const char *name)
+{
+	const char *dot = strrchr(name, '.');
+
+	return dot ? (size_t)(dot - name) : 0;
+}
+
+static int compare_names(const char *a, const char *b)
+{
+	size_t na = prefix_length(a), nb = prefix_length(b);
+	int c = memcmp(a, b, na < nb ? na : nb);
+
+	if (c)
+		return c;
+	if (na != nb)
+		return na < nb ? -1 : 1;
+	/* equal prefixes: from here on it is the suffix that differs */
+	return strcmp(a + na, b + nb);
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return compare_names(((const struct tensor *)a)->name,
+			     ((const struct tensor *)b)->name);
+}
+
+static int gather(struct model *m, struct err *err)
+{
+	struct priv *p = m->priv;
+	uint64_t total = 0, at = 0;
+
+	for (uint32_t i = 0; i < m->file_count; i++)
+		total += p->opened[i].count;
+	if (total > UINT32_MAX / 2)
+		return err_set(err, ERR_INPUT, "too many tensors");
+	m->tensor = mem_alloc((size_t)total, sizeof(*m->tensor), err);
+	if (!m->tensor)
+		return -1;
+	m->tensor_count = (uint32_t)total;
+	for (uint32_t i = 0; i < m->file_count; i++)
+		for (uint32_t k = 0; k < p->opened[i].count; k++) {
+			m->tensor[at] = p->opened[i].tensor[k];
+			m->tensor[at++].file = i;
+		}
+	if (total)
+		qsort(m->tensor, (size_t)total, sizeof(*m->tensor), by_name);
+	for (uint32_t i = 1; i < m->tensor_count; i++) {
+		const struct tensor *a = &m->tensor[i - 1], *b = &m->tensor[i];
+
+		if (!strcmp(a->name, b->name))
+			return err_set(err, ERR_INPUT, "%.256s: both in %s and "
+				       "in %s", a->name, model_file_of(m, a),
+				       model_file_of(m, b));
+	}
+	return 0;
+}
+
+/* The end of the run of tensors that share tensor i's prefix. */
+static uint32_t run_end(const struct model *m, uint32_t i)
+{
+	const char *name = m->tensor[i].name;
+	size_t n = prefix_length(name);
+
+	do
+		i++;
+	while (i < m->tensor_count &&
+	       prefix_length(m->tensor[i].name) == n &&
+	       !memcmp(m->tensor[i].name, name, n));
+	return i;
+}
+
+/* One module per prefix; tensors without one belong to none. */
+static int cut_modules(struct model *m, struct err *err)
+{
+	struct priv *p = m->priv;
+	size_t text = 0, count = 0;
+	char *at;
+
+	for (uint32_t i = 0; i < m->tensor_count; i = run_end(m, i)) {
+		text += prefix_length(m->tensor[i].name) + 1;
+		count++;
+	}
+	m->module = mem_alloc(count, sizeof(*m->module), err);
+	p->names = mem_alloc(text, 1, err);
+	if (!m->module || !p->names)
+		return -1;
+	at = p->names;
+	for (uint32_t i = 0; i < m->tensor_count;) {
+		uint32_t end = run_end(m, i);
+		size_t n = prefix_length(m->tensor[i].name);
+
+		if (n) {
+			struct qf_module *mod = &m->module[m->module_count++];
+
+			memcpy(at, m->tensor[i].name, n);
+			mod->name = at;
+			mod->part = &m->tensor[i];
+			mod->count = end - i;
+			at += n + 1;
+		}
+		i = end;
+	}
+	return 0;
+}
+
+/* Every tensor of the index is where it says, and which are not in it. */
+static int check_index(struct model *m, const struct model_files *files,
+		       struct err *err)
+{
+	uint32_t listed = 0;
+
+	if (!files->map)
+		return 0;
+	for (const struct cJSON *e = json_first(files->map); e;
+	     e = json_next(e)) {
+		const struct tensor *t = model_find(m, json_key(e));
+		const char *where = json_text(e);
+
+		if (!t)
+			return err_set(err, ERR_INPUT, "%.128s: %.128s: "
+				       "missing, but %s places it there",
+				       where ? where : "", json_key(e),
+				       files->index_name);
+		if (!where || strcmp(where, model_file_of(m, t)))
+			return err_set(err, ERR_INPUT, "%.128s: %.128s: "
+				       "missing, it is in %s although %s "
+				       "places it there", where ? where : "",
+				       json_key(e), model_file_of(m, t),
+				       files->index_name);
+		listed++;
+	}
+	m->unlisted = m->tensor_count - listed;
+	if (m->unlisted)
+		m->odd |= MODEL_ODD_UNLISTED;
+	return 0;
+}
+
+static int load_tensors(struct model *m, unsigned flags, struct err *err)
+{
+	const char *base = json_text(json_find(m->quant.tree,
+					       "model_file_base_name"));
+	const char *slash = strrchr(m->path, '/');
+	char *only = slash && slash[1] ? m->path + (slash + 1 - m->path) :
+					 m->path;
+	struct model_files files = { .name = &only, .count = 1 };
+	int ret = -1;
+
+	if (m->is_dir && model_files_find(m->dir, base, &files, err))
+		return -1;
+	m->odd |= files.odd;
+	if (open_files(m, &files, flags, err))
+		goto out;
+	if (gather(m, err) || check_index(m, &files, err) ||
+	    cut_modules(m, err)) {
+		err_ctx(err, "%s", m->path);
+		goto out;
+	}
+	ret = 0;
+out:
+	if (m->is_dir)
+		model_files_release(&files);
+	return ret;
+}
+
+/* ---- configs against tensors ---- */
+
+/* In how many ways the tensors of the first few quantized modules contradict
+ * what the config in force says. */
+static uint32_t contradictions(const struct model *m)
+{
+	const uint32_t bad = QF_ODD_BITS | QF_ODD_GROUP | QF_ODD_ACT |
+			     QF_ODD_SYM | QF_ODD_LABEL;
+	uint32_t looked = 0, n = 0;
+
+	for (uint32_t i = 0; i < m->module_count && looked < 8; i++) {
+		struct qf_hint hint;
+		struct qf_layer l = { .module = &m->module[i], .hint = &hint };
+		const struct qfmt *f;
+		struct ql_spec spec;
+		struct err ignored;
+		bool skip;
+
+		if (model_hint(m, l.module->name, &hint, &skip, &ignored))
+			continue;
+		f = qf_recognise(l.module, &hint);
+		if (!f)
+			continue;
+		looked++;
+		n += f->spec(&l, &spec, &ignored) ? 1 : 0;
+		for (uint32_t odd = l.odd & bad; odd; odd &= odd - 1)
+			n++;
+	}
+	return n;
+}
+
+/* Two homes, two stories: the tensors decide between them. */
+static int settle(struct model *m, struct err *err)
+{
+	struct config_quant first = m->quant, second;
+	struct priv *p = m->priv;
+	uint32_t n = contradictions(m);
+
+	if (!n)
+		return 0;
+	if (config_quant_read(NULL, m->quantize, &second, err))
+		return -1;
+	if (!second.dynamic)
+		second.dynamic = first.dynamic;
+	second.disagree = true;
+	second.differs = first.differs;
+	m->quant = second;
+	if (contradictions(m) >= n) {
+		m->quant = first;
+		return 0;
+	}
+	model_rules_free(p->rules);
+	return model_rules_new(m->quant.dynamic, &p->rules, err);
+}
+
+static bool has_quantized(const struct model *m)
+{
+	const struct qf_hint none = { .desc_act = -1, .sym = -1 };
+
+	for (uint32_t i = 0; i < m->module_count; i++)
+		if (qf_recognise(&m->module[i], &none))
+			return true;
+	return false;
+}
+
+static int apply_configs(struct model *m, struct err *err)
+{
+	struct priv *p = m->priv;
+
+	if (model_rules_new(m->quant.dynamic, &p->rules, err))
+		return err_ctx(err, "%s", m->dir);
+	if (m->quant.source == CONFIG_NONE && has_quantized(m))
+		m->quant.source = CONFIG_INFERRED;
+	return m->quant.disagree ? settle(m, err) : 0;
+}
+
+/* ---- the model ---- */
+
+int model_open(const char *path, unsigned flags, struct model **out,
+	       struct err *err)
+{
+	struct model *m;
+	int ret = -1;
+
+	*out = NULL;
+	m = mem_alloc(1, sizeof(*m), err);
+	if (!m)
+		return -1;
+	m->priv = mem_alloc(1, sizeof(struct priv), err);
+	if (!m->priv || set_paths(path, m, err) || read_configs(m, err))
+		goto out;
+	if (!(flags & MODEL_NO_WEIGHTS) && load_tensors(m, flags, err))
+		goto out;
+	if (apply_configs(m, err))
+		goto out;
+	*out = m;
+	ret = 0;
+out:
+	if (ret)
+		model_close(m);
+	return ret;
+}
+
+static void release_priv(struct model *m)
+{
+	struct priv *p = m->priv;
+
+	if (!p)
+		return;
+	for (uint32_t i = 0; p->opened && i < m->file_count; i++)
+		tensor_file_close(&p->opened[i]);
+	model_rules_free(p->rules);
+	json_free(p->generation);
+	free(p->opened);
+	free(p->names);
+	free(p);
+}
+
+void model_close(struct model *m)
+{
+	if (!m)
+		return;
+	release_priv(m);
+	for (uint32_t i = 0; i < m->file_count; i++) {
+		io_close(m->file[i].src);
+		free(m->file[i].name);
+	}
+	free(m->file);
+	free(m->tensor);
+	free(m->module);
+	json_free(m->config);
+	json_free(m->quantize);
+	free(m->path);
+	free(m->dir);
+	free(m);
+}
+
+const struct tensor *model_find(const struct model *m, const char *name)
+{
+	const struct tensor key = { .name = name };
+
+	if (!m->tensor_count)
+		return NULL;
+	return bsearch(&key, m->tensor, m->tensor_count, sizeof(*m->tensor),
+		       by_name);
+}
+
+static int by_module(const void *name, const void *module)
+{
+	const struct qf_module *b = module;
+	const char *a = name;
+	size_t na = strlen(a), nb = strlen(b->name);
+	int c = memcmp(a, b->name, na < nb ? na : nb);
+
+	return c ? c : na < nb ? -1 : na > nb;
+}
+
+const struct qf_module *model_module(const struct model *m, const char *name)
+{
+	if (!m->module_count)
+		return NULL;
+	return bsearch(name, m->module, m->module_count, sizeof(*m->module),
+		       by_module);
+}
+
+int model_need(const struct model *m, const char *name,
+	       const struct tensor **out, struct err *err)
+{
+	*out = model_find(m, name);
+	return *out ? 0 : err_set(err, ERR_INPUT, "%s: missing", name);
+}
+
+const char *model_file_of(const struct model *m, const struct tensor *t)
+{
+	return t->file < m->file_count ? m->file[t->file].name : "";
+}
+
+static void hint_shape(const struct llama_config *c, const char *module,
+		       struct qf_hint *out)
+{
+	enum llama_linear which;
+	uint32_t layer;
+
+	if (!strcmp(module, LLAMA_HEAD)) {
+		out->in = c->hidden;
+		out->out = c->vocab;
+	} else if (!llama_linear_parse(module, &layer, &which) &&
+		   layer < c->layers) {
+		llama_linear_shape(c, which, &out->in, &out->out);
+	}
+}
+
+int model_hint(const struct model *m, const char *module, struct qf_hint *out,
+	       bool *skip, struct err *err)
+{
+	const struct priv *p = m->priv;
+	const struct config_quant *q = &m->quant;
+
+	*skip = false;
+	memset(out, 0, sizeof(*out));
+	out->bits = (uint8_t)q->bits;
+	out->group_size = q->group_size;
+	out->desc_act = q->desc_act;
+	out->sym = q->sym;
+	out->format = q->format;
+	out->by_gptqmodel = q->by_gptqmodel;
+	if (p->is_llama)
+		hint_shape(&p->llama, module, out);
+	return model_rules_apply(p->rules, module, out, skip, err);
+}
+
+uint64_t model_bytes(const struct model *m)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < m->tensor_count; i++)
+		sum += m->tensor[i].size;
+	return sum;
+}

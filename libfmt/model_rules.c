@@ -1,0 +1,199 @@
+#include "model_rules.h"
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "layout/qfmt.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Patterns come from files: none may run for long or recurse deeply. */
+#define MAX_RULES 65536u
+#define MAX_PATTERN 65536u
+#define MAX_STEPS 100000u
+#define MAX_HEAP_KIB 1024u
+
+struct rule {
+	pcre2_code *code;
+	const char *text; /* borrowed, for messages */
+	uint32_t bits;    /* 0: not overridden */
+	int32_t group_size;
+	int8_t desc_act, sym;
+	bool negative;
+};
+
+struct model_rules {
+	struct rule *rule; /* negative ones first, else in the file's order */
+	uint32_t count;
+	pcre2_match_context *limits;
+};
+
+static int compile(const char *text, struct rule *r, struct err *err)
+{
+	PCRE2_SIZE at;
+	int code;
+	PCRE2_UCHAR why[128];
+
+	if (strlen(text) > MAX_PATTERN)
+		return err_set(err, ERR_INPUT, "longer than %u bytes",
+			       MAX_PATTERN);
+	r->code = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED,
+				PCRE2_ANCHORED | PCRE2_UTF, &code, &at, NULL);
+	if (r->code)
+		return 0;
+	pcre2_get_error_message(code, why, sizeof(why));
+	return err_set(err, ERR_INPUT, "%s at character %zu",
+		       (const char *)why, (size_t)at);
+}
+
+static int read_switch(const struct cJSON *o, const char *key, int8_t *out,
+		       struct err *err)
+{
+	const struct cJSON *j = json_find(o, key);
+	bool b = false;
+
+	if (!j || json_is_null(j))
+		return 0;
+	if (json_get_bool(o, key, &b, err))
+		return -1;
+	*out = b;
+	return 0;
+}
+
+static int read_rule(const struct cJSON *j, struct rule *r, struct err *err)
+{
+	const char *text = json_key(j);
+
+	r->text = text;
+	r->desc_act = r->sym = -1;
+	r->negative = !strncmp(text, "-:", 2);
+	if (r->negative || !strncmp(text, "+:", 2))
+		text += 2;
+	if (compile(text, r, err))
+		return -1;
+	if (r->negative || json_is_null(j))
+		return 0;
+	if (!json_is_object(j))
+		return err_set(err, ERR_INPUT, "not an object");
+	if (json_get_u32(j, "bits", 1, 32, &r->bits, err) ||
+	    json_get_i32(j, "group_size", -1, QL_DIM_MAX, &r->group_size,
+			 err) ||
+	    read_switch(j, "desc_act", &r->desc_act, err) ||
+	    read_switch(j, "sym", &r->sym, err))
+		return -1;
+	return 0;
+}
+
+static int is_negative(const struct cJSON *j)
+{
+	return !strncmp(json_key(j), "-:", 2);
+}
+
+static int read_rules(const struct cJSON *dynamic, struct model_rules *r,
+		      struct err *err)
+{
+	uint32_t n = json_count(dynamic);
+
+	if (n > MAX_RULES)
+		return err_set(err, ERR_INPUT, "dynamic: more than %u rules",
+			       MAX_RULES);
+	r->rule = mem_alloc(n, sizeof(*r->rule), err);
+	if (!r->rule)
+		return -1;
+	for (int pass = 1; pass >= 0; pass--) {
+		const struct cJSON *j = json_first(dynamic);
+
+		for (; j; j = json_next(j)) {
+			if (is_negative(j) != pass)
+				continue;
+			if (read_rule(j, &r->rule[r->count++], err))
+				return err_ctx(err, "dynamic: \"%.128s\"",
+					       json_key(j));
+		}
+	}
+	return 0;
+}
+
+int model_rules_new(const struct cJSON *dynamic, struct model_rules **out,
+		    struct err *err)
+{
+	struct model_rules *r;
+
+	*out = NULL;
+	if (!dynamic || !json_count(dynamic))
+		return 0;
+	r = mem_alloc(1, sizeof(*r), err);
+	if (!r || read_rules(dynamic, r, err))
+		goto fail;
+	r->limits = pcre2_match_context_create(NULL);
+	if (!r->limits) {
+		err_set(err, ERR_RESOURCE, "out of memory for a pattern");
+		goto fail;
+	}
+	pcre2_set_match_limit(r->limits, MAX_STEPS);
+	pcre2_set_depth_limit(r->limits, MAX_STEPS);
+	pcre2_set_heap_limit(r->limits, MAX_HEAP_KIB);
+	*out = r;
+	return 0;
+fail:
+	model_rules_free(r);
+	return -1;
+}
+
+void model_rules_free(struct model_rules *r)
+{
+	if (!r)
+		return;
+	for (uint32_t i = 0; i < r->count; i++)
+		pcre2_code_free(r->rule[i].code);
+	pcre2_match_context_free(r->limits);
+	free(r->rule);
+	free(r);
+}
+
+static void override(const struct rule *r, struct qf_hint *hint, bool *skip)
+{
+	*skip = r->negative;
+	if (r->bits)
+		hint->bits = (uint8_t)r->bits;
+	if (r->group_size)
+		hint->group_size = r->group_size;
+	if (r->desc_act >= 0)
+		hint->desc_act = r->desc_act;
+	if (r->sym >= 0)
+		hint->sym = r->sym;
+}
+
+int model_rules_apply(const struct model_rules *r, const char *module,
+		      struct qf_hint *hint, bool *skip, struct err *err)
+{
+	pcre2_match_data *data;
+	int ret = -1, n;
+
+	if (!r)
+		return 0;
+	data = pcre2_match_data_create(1, NULL);
+	if (!data)
+		return err_set(err, ERR_RESOURCE,
+			       "out of memory for a pattern");
+	for (uint32_t i = 0; i < r->count; i++) {
+		n = pcre2_match(r->rule[i].code, (PCRE2_SPTR)module,
+				PCRE2_ZERO_TERMINATED, 0, 0, data, r->limits);
+		if (n == PCRE2_ERROR_NOMATCH)
+			continue;
+		if (n < 0) {
+			err_set(err, ERR_INPUT, "dynamic: \"%.128s\" takes too "
+				"long on %.128s", r->rule[i].text, module);
+			goto out;
+		}
+		override(&r->rule[i], hint, skip);
+		break;
+	}
+	ret = 0;
+out:
+	pcre2_match_data_free(data);
+	return ret;
+}

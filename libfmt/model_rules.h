@@ -1,0 +1,27 @@
+/* model_rules.h - the config's per-module `dynamic` rules, compiled; between
+ * the files of model only.
+ *
+ * A key is a regular expression on the module's full name, matched from its
+ * start and not to its end.  "-:" in front: not quantized.  The first rule that
+ * matches wins, the negative ones are asked first.
+ * Source: gptq-formats(5) section 6.4. */
+#ifndef LIBFMT_MODEL_RULES_H
+#define LIBFMT_MODEL_RULES_H
+
+#include <stdbool.h>
+
+struct cJSON;
+struct err;
+struct model_rules;
+struct qf_hint;
+
+/* `dynamic` may be NULL: no rules, *out is NULL. */
+int model_rules_new(const struct cJSON *dynamic, struct model_rules **out,
+		    struct err *err);
+void model_rules_free(struct model_rules *r); /* accepts NULL */
+
+/* Overwrite what the rule for this module says.  Many threads at once. */
+int model_rules_apply(const struct model_rules *r, const char *module,
+		      struct qf_hint *hint, bool *skip, struct err *err);
+
+#endif
