@@ -253,7 +253,8 @@ static int read_zstd(struct stream *s, struct err *err)
 		do {
 			if (sink_room(&s->to, err))
 				goto out;
-			o = (ZSTD_outBuffer){ s->to.data + s->to.len, CHUNK, 0 };
+			o = (ZSTD_outBuffer){ s->to.data + s->to.len,
+					      CHUNK, 0 };
 			left = ZSTD_decompressStream(z, &o, &in);
 			if (ZSTD_isError(left)) {
 				err_set(err, ERR_INPUT,

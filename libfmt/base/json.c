@@ -172,8 +172,10 @@ static int scan_number(struct scan *s)
 	n = digits(s);
 	if (!n)
 		return fail(s, "not a number");
-	if (zero && n > 1)
+	if (zero && n > 1) {
+		s->at = from;
 		return fail(s, "a number begins with 0");
+	}
 	if (next_is(s, '.', '.')) {
 		plain = 0;
 		if (!digits(s))

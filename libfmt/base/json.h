@@ -11,8 +11,8 @@
  *
  * Files: json.c scans and parses, json_get.c reads, json_print.c writes.
  *
- * Callers outside json.c treat struct cJSON as opaque, except for building
- * output, where the cJSON_Create and cJSON_Add functions are used as they are. */
+ * Callers treat struct cJSON as opaque, except for building output, where the
+ * cJSON_Create and cJSON_Add functions are used as they are. */
 #ifndef LIBFMT_BASE_JSON_H
 #define LIBFMT_BASE_JSON_H
 
