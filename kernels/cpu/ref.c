@@ -502,33 +502,3 @@ const struct be_api be_ref = {
 	.grid = ref_grid,
 	.sweep = ref_sweep,
 };
-
-/* The same operations until be_cpu has its own. */
-const struct be_api be_cpu = {
-	.abi = BE_ABI,
-	.size = sizeof(struct be_api),
-	.name = "cpu",
-	.open = ref_open,
-	.close = ref_close,
-	.describe = ref_describe,
-	.alloc = cpu_host_alloc,
-	.free = cpu_host_free,
-	.put = cpu_host_put,
-	.get = cpu_host_get,
-	.gemm = ref_gemm,
-	.gather = ref_gather,
-	.qw_new = ref_qw_new,
-	.qw_free = ref_qw_free,
-	.qw_kernel = ref_qw_kernel,
-	.qgemm = ref_qgemm,
-	.embed = ref_embed,
-	.rmsnorm = ref_rmsnorm,
-	.rope = ref_rope,
-	.attend = ref_attend,
-	.swiglu = ref_swiglu,
-	.add = ref_add,
-	.syrk = ref_syrk,
-	.factor = ref_factor,
-	.grid = ref_grid,
-	.sweep = ref_sweep,
-};

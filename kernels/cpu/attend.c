@@ -1,0 +1,274 @@
+/* attend.c - causal attention, with the softmax taken as the keys pass by.
+ *
+ * A tile is one key/value head with the query heads that read it, and a run of
+ * tokens: up to ROWS query rows in all.  Keys pass in chunks; of each row the
+ * largest score so far, the sum of exponentials and the weighted sum of values
+ * are kept, and rescaled when a larger score comes (M. Milakov, N. Gimelshein,
+ * "Online normalizer calculation for softmax", 2018, arXiv:1805.02867).
+ *
+ * When there is only one run of tokens (decoding) the positions are cut into
+ * pieces that are merged in order, so that a long context keeps all threads
+ * busy.  All cuts depend on the shape alone. */
+#include "../../libfmt/base/err.h"
+#include "../shape.h"
+#include "../tile.h"
+#include "cpu.h"
+
+#include <cblas.h>
+#include <math.h>
+#include <string.h>
+
+#define ROWS 64    /* query rows per tile */
+#define CHUNK 256  /* positions at a time */
+#define PIECE 1024 /* positions per piece */
+
+struct job {
+	const struct be *be;
+	const struct be_attend *a;
+	uint32_t rep;    /* query heads per key/value head */
+	uint32_t tokens; /* per tile */
+	uint32_t pieces;
+	size_t state;    /* floats of a tile's result */
+};
+
+/* What a tile knows of its rows; row = token * rep + head. */
+struct state {
+	float *top, *sum; /* [rows] */
+	float *out;       /* [rows][head_dim], not yet divided by sum */
+};
+
+struct tile {
+	uint32_t kv, t0, tokens, rows; /* head, first token; rows in all */
+	uint32_t s0, s1;               /* positions */
+	struct state st;
+	float *q;      /* [rows][head_dim], scaled */
+	float *scores; /* [rows][CHUNK] */
+};
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+static struct state state_at(const struct job *j, float *mem)
+{
+	size_t rows = (size_t)j->tokens * j->rep;
+
+	return (struct state){ mem, mem + rows, mem + 2 * rows };
+}
+
+/* Query rows side by side, times the scale. */
+static void load_queries(const struct job *j, const struct tile *t)
+{
+	const struct be_attend *a = j->a;
+	const size_t width = (size_t)j->rep * a->head_dim;
+
+	for (uint32_t i = 0; i < t->tokens; i++) {
+		const float *q = (const float *)a->q->p +
+				 (t->t0 + i) * (size_t)a->q->ld +
+				 t->kv * width;
+
+		memcpy(t->q + i * width, q, width * sizeof(*q));
+	}
+	for (uint32_t r = 0; r < t->rows; r++)
+		j->be->isa->scale(t->q + (size_t)r * a->head_dim, a->head_dim,
+				  a->scale);
+}
+
+/* scores[rows][n] = q * k^T for positions s..s+n. */
+static void score(const struct job *j, const struct tile *t, uint32_t s,
+		  uint32_t n)
+{
+	const uint32_t d = j->a->head_dim;
+	const size_t ld = j->a->k->ld;
+	const float *k = (const float *)j->a->k->p + s * ld +
+			 (size_t)t->kv * d;
+	struct cpu_dot dot = {
+		.w = k, .w_ld = ld, .type = DT_F32, .x = t->q, .x_ld = d,
+		.y = t->scores, .y_ld = CHUNK, .m = t->rows, .n = n, .k = d,
+		.alpha = 1, .beta = 0,
+	};
+
+	if (t->rows <= CPU_FEW)
+		j->be->isa->dot(&dot);
+	else
+		cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans,
+			    (int)t->rows, (int)n, (int)d, 1, t->q, (int)d, k,
+			    (int)ld, 0, t->scores, CHUNK);
+}
+
+/* out[rows][head_dim] += scores * v for positions s..s+n. */
+static void gather_values(const struct job *j, const struct tile *t,
+			  uint32_t s, uint32_t n)
+{
+	const uint32_t d = j->a->head_dim;
+	const size_t ld = j->a->v->ld;
+	const float *v = (const float *)j->a->v->p + s * ld +
+			 (size_t)t->kv * d;
+	struct cpu_values val = {
+		.p = t->scores, .p_ld = CHUNK, .v = v, .v_ld = ld,
+		.out = t->st.out, .out_ld = d, .m = t->rows, .s = n, .d = d,
+	};
+
+	if (t->rows <= CPU_FEW)
+		j->be->isa->values(&val);
+	else
+		cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans,
+			    (int)t->rows, (int)d, (int)n, 1, t->scores, CHUNK,
+			    v, (int)ld, 1, t->st.out, (int)d);
+}
+
+/* Scores of row r to weights; positions that its token does not see get 0. */
+static void soften(const struct job *j, const struct tile *t, uint32_t r,
+		   const uint32_t at[2])
+{
+	const struct cpu_isa *isa = j->be->isa;
+	const uint32_t end = j->a->first + t->t0 + r / j->rep + 1;
+	const uint32_t n = end <= at[0] ? 0 : least(at[1], end - at[0]);
+	float *s = t->scores + (size_t)r * CHUNK, top = t->st.top[r], less;
+
+	memset(s + n, 0, (at[1] - n) * sizeof(*s));
+	if (!n)
+		return;
+	top = isa->top(s, n, top);
+	if (top > t->st.top[r]) {
+		less = expf(t->st.top[r] - top);
+		t->st.sum[r] *= less;
+		isa->scale(t->st.out + (size_t)r * j->a->head_dim,
+			   j->a->head_dim, less);
+		t->st.top[r] = top;
+	}
+	t->st.sum[r] += isa->soften(s, n, top);
+}
+
+/* Which tile this is: tokens slowest, then heads, then pieces. */
+static struct tile tile_at(const struct job *j, uint32_t number)
+{
+	const struct be_attend *a = j->a;
+	uint32_t piece = number % j->pieces, rest = number / j->pieces;
+	struct tile t = { .kv = rest % a->kv_heads };
+
+	t.t0 = rest / a->kv_heads * j->tokens;
+	t.tokens = least(j->tokens, a->q->rows - t.t0);
+	t.rows = t.tokens * j->rep;
+	t.s1 = a->first + t.t0 + t.tokens;
+	if (j->pieces > 1) {
+		t.s0 = piece * PIECE;
+		t.s1 = least(t.s1, t.s0 + PIECE);
+	}
+	return t;
+}
+
+static void write_out(const struct job *j, const struct tile *t)
+{
+	const struct be_attend *a = j->a;
+	const size_t d = a->head_dim, width = (size_t)j->rep * d;
+
+	for (uint32_t r = 0; r < t->rows; r++)
+		j->be->isa->scale(t->st.out + r * d, a->head_dim,
+				  1 / t->st.sum[r]);
+	for (uint32_t i = 0; i < t->tokens; i++) {
+		float *out = (float *)a->out->p +
+			     (t->t0 + i) * (size_t)a->out->ld + t->kv * width;
+
+		memcpy(out, t->st.out + i * width, width * sizeof(*out));
+	}
+}
+
+static void attend_tile(void *ctx, uint32_t number)
+{
+	const struct job *j = ctx;
+	struct tile t = tile_at(j, number);
+	float *own = cpu_own(j->be);
+	const size_t d = j->a->head_dim;
+
+	t.q = own + j->state;
+	t.scores = t.q + (size_t)j->tokens * j->rep * d;
+	t.st = state_at(j, j->pieces == 1 ? own
+			   : (float *)(void *)j->be->all_mem +
+				     number * j->state);
+	for (uint32_t r = 0; r < t.rows; r++) {
+		t.st.top[r] = -INFINITY;
+		t.st.sum[r] = 0;
+	}
+	memset(t.st.out, 0, t.rows * d * sizeof(float));
+	load_queries(j, &t);
+	for (uint32_t s = t.s0; s < t.s1; s += CHUNK) {
+		uint32_t n = least(CHUNK, t.s1 - s);
+
+		score(j, &t, s, n);
+		for (uint32_t r = 0; r < t.rows; r++)
+			soften(j, &t, r, (const uint32_t[]){ s, n });
+		gather_values(j, &t, s, n);
+	}
+	if (j->pieces == 1)
+		write_out(j, &t);
+}
+
+/* Add what a later piece saw to what earlier ones saw. */
+static void merge_piece(const struct job *j, const struct tile *t,
+			const struct state *more)
+{
+	const size_t d = j->a->head_dim;
+	const struct state *st = &t->st;
+
+	for (uint32_t r = 0; r < t->rows; r++) {
+		float top = fmaxf(st->top[r], more->top[r]);
+		float a = expf(st->top[r] - top);
+		float b = expf(more->top[r] - top);
+
+		/* a piece that this token sees nothing of */
+		if (more->sum[r] == 0)
+			continue;
+		st->top[r] = top;
+		st->sum[r] = st->sum[r] * a + more->sum[r] * b;
+		for (size_t i = 0; i < d; i++)
+			st->out[r * d + i] = st->out[r * d + i] * a +
+					     more->out[r * d + i] * b;
+	}
+}
+
+static void merge_tile(void *ctx, uint32_t kv)
+{
+	const struct job *j = ctx;
+	float *mem = (float *)(void *)j->be->all_mem;
+	struct tile t = tile_at(j, kv * j->pieces);
+	struct state more;
+
+	t.st = state_at(j, mem + (size_t)kv * j->pieces * j->state);
+	for (uint32_t p = 1; p < j->pieces; p++) {
+		more = state_at(j, mem + ((size_t)kv * j->pieces + p) *
+					 j->state);
+		merge_piece(j, &t, &more);
+	}
+	write_out(j, &t);
+}
+
+int cpu_attend(struct be *be, const struct be_attend *a, struct err *err)
+{
+	struct job j = { .be = be, .a = a, .pieces = 1 };
+	size_t rows, all = 0;
+	uint32_t runs, seen;
+
+	if (be_shape_attend(a, err))
+		return -1;
+	if (!a->q->rows)
+		return 0;
+	j.rep = a->heads / a->kv_heads;
+	j.tokens = j.rep < ROWS ? least(ROWS / j.rep, a->q->rows) : 1;
+	rows = (size_t)j.tokens * j.rep;
+	j.state = rows * (2 + (size_t)a->head_dim);
+	runs = (a->q->rows - 1) / j.tokens + 1;
+	seen = a->first + a->q->rows;
+	if (runs == 1)
+		j.pieces = (seen - 1) / PIECE + 1;
+	if (j.pieces > 1)
+		all = (size_t)a->kv_heads * j.pieces * j.state;
+	if (cpu_scratch(be, (j.state + rows * (a->head_dim + CHUNK)) *
+			sizeof(float), all * sizeof(float), err))
+		return -1;
+	tile_run(be->threads, runs * a->kv_heads * j.pieces, attend_tile, &j);
+	if (j.pieces > 1)
+		tile_run(be->threads, a->kv_heads, merge_tile, &j);
+	return 0;
+}

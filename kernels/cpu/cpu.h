@@ -1,0 +1,220 @@
+/* cpu.h - inside the CPU backend: the opened device, the layout of a quantized
+ * weight, and the table of vector kernels.
+ *
+ * Three layers: cpu.c is the table be_cpu; gemm.c, qgemm.c, attend.c, elem.c,
+ * hess.c and sweep.c cut an operation into tiles by its shape; struct cpu_isa
+ * does a tile.  The kernels are written once (*.inc) and compiled for each
+ * instruction set (isa_*.c). */
+#ifndef KERNELS_CPU_CPU_H
+#define KERNELS_CPU_CPU_H
+
+#include "../backend.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* y[m][n] = alpha * x[m][k] * w[n][k]^T + beta * y: few rows of x, so that
+ * reading w is what takes time.  Any m is taken, in passes over w of at most
+ * 4 rows. */
+struct cpu_dot {
+	const void *w; /* F32, F16 or BF16 */
+	size_t w_ld;
+	enum dtype type;
+	const float *x;
+	size_t x_ld;
+	float *y;
+	size_t y_ld;
+	uint32_t m, n, k;
+	float alpha, beta;
+};
+
+/* out[m][d] += p[m][s] * v[s][d]: few rows of p. */
+struct cpu_values {
+	const float *p;
+	size_t p_ld;
+	const float *v;
+	size_t v_ld;
+	float *out;
+	size_t out_ld;
+	uint32_t m, s, d;
+};
+
+/* Quantized weights on the CPU.  The inputs are sorted by group and each group
+ * is padded to `group_steps` steps of 16 slots, so that a step has one scale;
+ * group_steps divides the steps of a word or is a multiple of the steps of a
+ * block.  Padding slots meet an x of 0, padding groups have scale 0.
+ *
+ *	block     what 16 lanes hold: 16 words of 32 bits (3 bits: 48)
+ *	word      steps of one lane's word: bits 2: 16, 3: 8, 4: 8, 8: 4
+ *	code of step j, lane i: (word[i] >> bits * j) & maxq
+ *	3 bits: a block is 3 words that hold 8 codes in their low 24 bits,
+ *	and a fourth is made of their high bytes (w0 lowest)
+ *
+ * 4 rows of a block stand together: code is [out/4][blocks][4][words]. */
+struct be_qw {
+	uint32_t out, in;
+	uint32_t bits;        /* as packed: 2, 3, 4, 8 (5..7 take 8) */
+	uint32_t groups;      /* of slots, with the padding ones */
+	uint32_t group_steps;
+	uint32_t blocks;      /* per row */
+	uint32_t slots;       /* per row: what x is gathered to */
+	enum ql_zero kind;
+	uint32_t *code;
+	enum dtype grid_type; /* F16 where exact, else F32 */
+	void *scale, *zero;   /* [out rounded up to 4][groups] */
+	uint32_t *map;        /* [slots]: input, or CPU_PAD; NULL when slots are
+				 the inputs one to one */
+	char kernel[24];      /* "avx512-b4" */
+	struct be *be;        /* whose memory this is */
+};
+#define CPU_PAD UINT32_MAX
+#define CPU_ROWS 4  /* rows that are interleaved */
+#define CPU_LANES 16
+
+/* 32-bit words per block and row. */
+static inline uint32_t cpu_block_words(uint32_t bits)
+{
+	return bits == 3 ? 3 * CPU_LANES : CPU_LANES;
+}
+/* Steps per word, and per block. */
+static inline uint32_t cpu_word_steps(uint32_t bits)
+{
+	return bits == 3 ? 8 : 32 / bits;
+}
+static inline uint32_t cpu_block_steps(uint32_t bits)
+{
+	return bits == 3 ? 32 : 32 / bits;
+}
+
+/* y[m][row..row+rows) = x * W^T for rows [row, row + rows) of w; row is a
+ * multiple of 4. */
+struct cpu_qdot {
+	const struct be_qw *w;
+	uint32_t row, rows, m;
+	const float *x;    /* [m][slots] */
+	size_t x_ld;
+	const float *xsum; /* [m][groups]: sums of x, see qdot_needs_sums */
+	float *y;          /* [m][out] */
+	size_t y_ld;
+	float *grid;       /* scratch [2][4][groups] */
+};
+
+/* Blocks b0..b0+n of one row as f32, [n * slots per block]. */
+struct cpu_unpack {
+	const struct be_qw *w;
+	uint32_t row, b0, n;
+	const float *scale, *zero; /* of this row, f32 [groups] */
+	float *out;
+};
+
+/* GPTQ's block for up to 16 rows; see struct be_sweep for the arrays, whose
+ * row 0 is the tile's first here. */
+struct cpu_sweep {
+	const struct be_sweep *s;
+	uint32_t row, rows;
+	float *scratch; /* [3][n][16] */
+};
+
+struct cpu_isa {
+	const char *name; /* "avx512" */
+	void (*dot)(const struct cpu_dot *d);
+	void (*values)(const struct cpu_values *v);
+	/* n F16 or BF16 values (or F32, copied) to f32 */
+	void (*widen)(enum dtype type, const void *in, float *out, size_t n);
+	void (*qdot)(const struct cpu_qdot *q);
+	/* Whether qdot wants xsum for weights like w. */
+	int (*qdot_sums)(const struct be_qw *w);
+	void (*unpack)(const struct cpu_unpack *u);
+	/* max(top, max of s[n]) */
+	float (*top)(const float *s, uint32_t n, float top);
+	/* s = e^(s - top); the sum */
+	float (*soften)(float *s, uint32_t n, float top);
+	void (*scale)(float *x, uint32_t n, float by);
+	/* sum of squares, in double */
+	double (*squares)(const float *x, uint32_t n);
+	/* y = x * by * w */
+	void (*norm)(const float *x, const float *w, float *y, uint32_t n,
+		     float by);
+	/* one head: lo, hi of `half` each */
+	void (*rotate)(float *x, const float *cos, const float *sin,
+		       uint32_t half);
+	void (*swiglu)(const float *gate, const float *up, float *y,
+		       uint32_t n);
+	void (*add)(float *x, const float *y, uint32_t n);
+	/* widens lo and hi to hold w[n] */
+	void (*range)(const float *w, uint32_t n, float *lo, float *hi);
+	void (*sweep)(const struct cpu_sweep *s);
+};
+
+extern const struct cpu_isa cpu_isa_generic;
+extern const struct cpu_isa cpu_isa_avx2;
+extern const struct cpu_isa cpu_isa_avx512;
+
+struct be {
+	const struct cpu_isa *isa;
+	uint32_t threads;
+	/* Scratch that only grows: `own` bytes for each thread, and shared. */
+	char *own_mem, *all_mem;
+	size_t own, all;
+	char describe[64];
+};
+
+/* Make sure of this much scratch.  What has to grow moves and loses what it
+ * held; the other (0: not needed) stays. */
+int cpu_scratch(struct be *be, size_t own, size_t all, struct err *err);
+/* The calling thread's own scratch, inside tile_run or outside. */
+void *cpu_own(const struct be *be);
+
+/* C tiles of many rows against a weight that is made f32 piece by piece:
+ * y[m][n] = alpha x w^T + beta y.  fill writes rows n0..n0+nn, columns
+ * k0..k0+kk of w to out [nn][kk].  k_step: kk but for the last piece. */
+struct cpu_wide {
+	const float *x;
+	size_t x_ld;
+	float *y;
+	size_t y_ld;
+	uint32_t m, n, k;
+	float alpha, beta;
+	void (*fill)(const struct cpu_wide *w, const uint32_t at[4],
+		     float *out, float *scratch);
+	const void *ctx;
+	size_t scratch; /* floats fill needs */
+};
+#define CPU_WIDE_N 128  /* rows of w per tile; a multiple of CPU_ROWS */
+#define CPU_WIDE_K 1024 /* columns per piece; whole blocks of any bits */
+int cpu_gemm_wide(struct be *be, const struct cpu_wide *w, struct err *err);
+/* Up to this many rows of x the dot kernels are faster. */
+#define CPU_FEW 8
+/* Rows of a weight [n][k] per tile: at least 64, at least 64 Ki weights, a
+ * multiple of 4. */
+uint32_t cpu_rows_per_tile(uint32_t k);
+
+int cpu_gemm(struct be *be, const struct be_gemm *g, struct err *err);
+int cpu_qw_new(struct be *be, const struct ql *ql, struct be_qw **out,
+	       struct err *err);
+void cpu_qw_free(struct be *be, struct be_qw *w);
+const char *cpu_qw_kernel(const struct be *be, const struct be_qw *w,
+			  uint32_t m);
+int cpu_qgemm(struct be *be, const struct be_mat *x, const struct be_qw *w,
+	      struct be_mat *y, struct err *err);
+int cpu_attend(struct be *be, const struct be_attend *a, struct err *err);
+int cpu_gather(struct be *be, const struct be_mat *x, const uint32_t *index,
+	       struct be_mat *y, struct err *err);
+int cpu_embed(struct be *be, const struct be_mat *table, const uint32_t *id,
+	      struct be_mat *y, struct err *err);
+int cpu_rmsnorm(struct be *be, const struct be_mat *x,
+		const struct be_mat *weight, double eps, struct be_mat *y,
+		struct err *err);
+int cpu_rope(struct be *be, struct be_mat *x, const struct be_rope *r,
+	     struct err *err);
+int cpu_swiglu(struct be *be, const struct be_mat *gate,
+	       const struct be_mat *up, struct be_mat *y, struct err *err);
+int cpu_add(struct be *be, struct be_mat *x, const struct be_mat *y,
+	    struct err *err);
+int cpu_syrk(struct be *be, const struct be_mat *x, double alpha,
+	     struct be_mat *h, struct err *err);
+int cpu_factor(struct be *be, const struct be_factor *f, struct err *err);
+int cpu_grid(struct be *be, const struct be_grid *g, struct err *err);
+int cpu_sweep(struct be *be, const struct be_sweep *s, struct err *err);
+
+#endif

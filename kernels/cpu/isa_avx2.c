@@ -1,0 +1,13 @@
+/* isa_avx2.c - the vector kernels for AVX2, FMA and F16C. */
+#include "cpu.h"
+#include "vec.h"
+
+#include "dot.inc"
+#include "elem.inc"
+#include "qdot.inc"
+#include "sweep.inc"
+
+const struct cpu_isa cpu_isa_avx2 = {
+	.name = "avx2",
+#include "isa.inc"
+};

@@ -1,0 +1,13 @@
+/* isa_avx512.c - the vector kernels for AVX-512 F, BW, VL, DQ. */
+#include "cpu.h"
+#include "vec.h"
+
+#include "dot.inc"
+#include "elem.inc"
+#include "qdot.inc"
+#include "sweep.inc"
+
+const struct cpu_isa cpu_isa_avx512 = {
+	.name = "avx512",
+#include "isa.inc"
+};

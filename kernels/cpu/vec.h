@@ -1,0 +1,340 @@
+/* vec.h - one vocabulary for vectors, by the flags the file is compiled with:
+ * 16 floats with AVX-512, 8 with AVX2 (and FMA, F16C), else 4 through the
+ * compiler's own vectors, which is SSE2 or NEON on today's machines.
+ *
+ * The bodies (*.inc) are written once in these words.  V is a vector of VN
+ * floats, U one of VN 32-bit words.  Loads and stores take any alignment.
+ * Sums over lanes have one fixed order.  v_fma may round once or twice;
+ * v_mul, v_add, v_sub, v_div round once each. */
+#ifndef KERNELS_CPU_VEC_H
+#define KERNELS_CPU_VEC_H
+
+#include "../../libfmt/base/half.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#define VEC static inline __attribute__((always_inline, unused))
+
+/* Unroll completely: the arrays of accumulators must become registers. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define UNROLL _Pragma("GCC unroll 16")
+#else
+#define UNROLL
+#endif
+
+#if defined(__AVX512F__)
+
+#define V __m512
+#define U __m512i
+#define VN 16
+#define V_LUT_BITS 4 /* v_lut looks at this many low bits */
+
+VEC V v_set(float f) { return _mm512_set1_ps(f); }
+VEC V v_load(const float *p) { return _mm512_loadu_ps(p); }
+VEC void v_store(float *p, V a) { _mm512_storeu_ps(p, a); }
+VEC __mmask16 v_mask(uint32_t n) { return (__mmask16)((1u << n) - 1); }
+/* The first n < VN lanes, the others 0 or untouched. */
+VEC V v_part(const float *p, uint32_t n)
+{
+	return _mm512_maskz_loadu_ps(v_mask(n), p);
+}
+VEC void v_keep(float *p, V a, uint32_t n)
+{
+	_mm512_mask_storeu_ps(p, v_mask(n), a);
+}
+VEC V v_add(V a, V b) { return _mm512_add_ps(a, b); }
+VEC V v_sub(V a, V b) { return _mm512_sub_ps(a, b); }
+VEC V v_mul(V a, V b) { return _mm512_mul_ps(a, b); }
+VEC V v_div(V a, V b) { return _mm512_div_ps(a, b); }
+VEC V v_fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+/* b where either is NaN */
+VEC V v_max(V a, V b) { return _mm512_max_ps(a, b); }
+VEC V v_min(V a, V b) { return _mm512_min_ps(a, b); }
+VEC V v_rint(V a)
+{
+	return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT |
+					       _MM_FROUND_NO_EXC);
+}
+VEC V v_f16(const uint16_t *p)
+{
+	return _mm512_cvtph_ps(
+		_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+VEC V v_bf16(const uint16_t *p)
+{
+	__m256i h = _mm256_loadu_si256((const __m256i *)(const void *)p);
+
+	return _mm512_castsi512_ps(
+		_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+VEC U u_load(const uint32_t *p) { return _mm512_loadu_si512(p); }
+VEC U u_set(uint32_t u) { return _mm512_set1_epi32((int)u); }
+VEC U u_and(U a, U b) { return _mm512_and_si512(a, b); }
+VEC U u_or(U a, U b) { return _mm512_or_si512(a, b); }
+#define u_shr(a, n) _mm512_srli_epi32(a, (unsigned int)(n))
+/* words below 2^31 as floats */
+VEC V v_from(U a) { return _mm512_cvtepi32_ps(a); }
+VEC V v_lut(V table, U i) { return _mm512_permutexvar_ps(i, table); }
+/* 2^n * a for whole n */
+VEC V v_scale2(V a, V n) { return _mm512_scalef_ps(a, n); }
+VEC float v_sum(V a)
+{
+	__m256 h = _mm256_add_ps(_mm512_castps512_ps256(a),
+				 _mm512_extractf32x8_ps(a, 1));
+	__m128 q = _mm_add_ps(_mm256_castps256_ps128(h),
+			      _mm256_extractf128_ps(h, 1));
+
+	q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+	return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+
+#elif defined(__AVX2__)
+
+#define V __m256
+#define U __m256i
+#define VN 8
+#define V_LUT_BITS 3
+
+VEC V v_set(float f) { return _mm256_set1_ps(f); }
+VEC V v_load(const float *p) { return _mm256_loadu_ps(p); }
+VEC void v_store(float *p, V a) { _mm256_storeu_ps(p, a); }
+VEC U v_mask(uint32_t n)
+{
+	return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n),
+				  _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+VEC V v_part(const float *p, uint32_t n)
+{
+	return _mm256_maskload_ps(p, v_mask(n));
+}
+VEC void v_keep(float *p, V a, uint32_t n)
+{
+	_mm256_maskstore_ps(p, v_mask(n), a);
+}
+VEC V v_add(V a, V b) { return _mm256_add_ps(a, b); }
+VEC V v_sub(V a, V b) { return _mm256_sub_ps(a, b); }
+VEC V v_mul(V a, V b) { return _mm256_mul_ps(a, b); }
+VEC V v_div(V a, V b) { return _mm256_div_ps(a, b); }
+VEC V v_fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+VEC V v_max(V a, V b) { return _mm256_max_ps(a, b); }
+VEC V v_min(V a, V b) { return _mm256_min_ps(a, b); }
+VEC V v_rint(V a)
+{
+	return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT |
+					  _MM_FROUND_NO_EXC);
+}
+VEC V v_f16(const uint16_t *p)
+{
+	return _mm256_cvtph_ps(
+		_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+VEC V v_bf16(const uint16_t *p)
+{
+	__m128i h = _mm_loadu_si128((const __m128i *)(const void *)p);
+
+	return _mm256_castsi256_ps(
+		_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+VEC U u_load(const uint32_t *p)
+{
+	return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+VEC U u_set(uint32_t u) { return _mm256_set1_epi32((int)u); }
+VEC U u_and(U a, U b) { return _mm256_and_si256(a, b); }
+VEC U u_or(U a, U b) { return _mm256_or_si256(a, b); }
+#define u_shr(a, n) _mm256_srli_epi32(a, (int)(n))
+VEC V v_from(U a) { return _mm256_cvtepi32_ps(a); }
+VEC V v_lut(V table, U i) { return _mm256_permutevar8x32_ps(table, i); }
+VEC V v_scale2(V a, V n)
+{
+	U e = _mm256_add_epi32(_mm256_cvtps_epi32(n), u_set(127));
+
+	return v_mul(a, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
+}
+VEC float v_sum(V a)
+{
+	__m128 q = _mm_add_ps(_mm256_castps256_ps128(a),
+			      _mm256_extractf128_ps(a, 1));
+
+	q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+	return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+
+#else
+
+struct vec_f {
+	float f[4] __attribute__((aligned(16)));
+};
+struct vec_u {
+	uint32_t u[4] __attribute__((aligned(16)));
+};
+#define V struct vec_f
+#define U struct vec_u
+#define VN 4
+#define V_LUT_BITS 0 /* no v_lut */
+
+#include <math.h>
+
+/* Lane by lane; compilers make vectors of these where they have them. */
+#define VEC_EACH(r, expr) \
+	for (int i_ = 0; i_ < VN; i_++) \
+		(r).f[i_] = (expr)
+#define VEC_OP(name, expr) \
+	VEC V name(V a, V b) \
+	{ \
+		V r; \
+		VEC_EACH(r, expr); \
+		return r; \
+	}
+VEC_OP(v_add, a.f[i_] + b.f[i_])
+VEC_OP(v_sub, a.f[i_] - b.f[i_])
+VEC_OP(v_mul, a.f[i_] * b.f[i_])
+VEC_OP(v_div, a.f[i_] / b.f[i_])
+VEC_OP(v_max, a.f[i_] > b.f[i_] ? a.f[i_] : b.f[i_])
+VEC_OP(v_min, a.f[i_] < b.f[i_] ? a.f[i_] : b.f[i_])
+VEC V v_fma(V a, V b, V c)
+{
+	V r;
+	VEC_EACH(r, a.f[i_] * b.f[i_] + c.f[i_]);
+	return r;
+}
+VEC V v_set(float f)
+{
+	V r;
+	VEC_EACH(r, f);
+	return r;
+}
+VEC V v_load(const float *p)
+{
+	V r;
+	memcpy(r.f, p, sizeof(r.f));
+	return r;
+}
+VEC void v_store(float *p, V a) { memcpy(p, a.f, sizeof(a.f)); }
+VEC V v_part(const float *p, uint32_t n)
+{
+	V r;
+	VEC_EACH(r, (uint32_t)i_ < n ? p[i_] : 0);
+	return r;
+}
+VEC void v_keep(float *p, V a, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		p[i] = a.f[i];
+}
+VEC V v_rint(V a)
+{
+	V r;
+	VEC_EACH(r, rintf(a.f[i_]));
+	return r;
+}
+VEC V v_f16(const uint16_t *p)
+{
+	V r;
+	VEC_EACH(r, half_to_f32(p[i_]));
+	return r;
+}
+VEC V v_bf16(const uint16_t *p)
+{
+	V r;
+	VEC_EACH(r, half_bf16_to_f32(p[i_]));
+	return r;
+}
+VEC U u_load(const uint32_t *p)
+{
+	U r;
+	memcpy(r.u, p, sizeof(r.u));
+	return r;
+}
+VEC U u_set(uint32_t u)
+{
+	U r = { { u, u, u, u } };
+	return r;
+}
+VEC U u_and(U a, U b)
+{
+	for (int i = 0; i < VN; i++)
+		a.u[i] &= b.u[i];
+	return a;
+}
+VEC U u_or(U a, U b)
+{
+	for (int i = 0; i < VN; i++)
+		a.u[i] |= b.u[i];
+	return a;
+}
+VEC U u_shr(U a, uint32_t n)
+{
+	for (int i = 0; i < VN; i++)
+		a.u[i] >>= n;
+	return a;
+}
+VEC V v_from(U a)
+{
+	V r;
+	VEC_EACH(r, (float)(int32_t)a.u[i_]);
+	return r;
+}
+VEC V v_lut(V table, U i)
+{
+	(void)i;
+	return table;
+}
+VEC V v_scale2(V a, V n)
+{
+	VEC_EACH(a, a.f[i_] * half_from_bits((uint32_t)((int)n.f[i_] + 127)
+					     << 23));
+	return a;
+}
+VEC float v_sum(V a)
+{
+	return (a.f[0] + a.f[2]) + (a.f[1] + a.f[3]);
+}
+
+#endif
+
+/* The first n < VN halves. */
+VEC V v_f16_part(const uint16_t *p, uint32_t n)
+{
+	uint16_t h[VN] = { 0 };
+
+	memcpy(h, p, n * sizeof(h[0]));
+	return v_f16(h);
+}
+
+VEC V v_bf16_part(const uint16_t *p, uint32_t n)
+{
+	uint16_t h[VN] = { 0 };
+
+	memcpy(h, p, n * sizeof(h[0]));
+	return v_bf16(h);
+}
+
+/* e^x to 2 ulp for -87 <= x <= 88, clamped to this range beyond; NaN stays.
+ * x = n ln 2 + r; the polynomial is Cephes' expf (S. L. Moshier). */
+VEC V v_exp(V x)
+{
+	V n, r, p;
+
+	x = v_min(v_set(88.0F), v_max(v_set(-87.0F), x));
+	n = v_rint(v_mul(x, v_set(1.44269504F)));
+	r = v_fma(n, v_set(-0.693359375F), x);
+	r = v_fma(n, v_set(2.12194440e-4F), r);
+	p = v_set(1.9875691500e-4F);
+	p = v_fma(p, r, v_set(1.3981999507e-3F));
+	p = v_fma(p, r, v_set(8.3334519073e-3F));
+	p = v_fma(p, r, v_set(4.1665795894e-2F));
+	p = v_fma(p, r, v_set(1.6666665459e-1F));
+	p = v_fma(p, r, v_set(5.0000001201e-1F));
+	p = v_fma(v_mul(r, r), p, v_add(r, v_set(1.0F)));
+	return v_scale2(p, n);
+}
+
+#endif
