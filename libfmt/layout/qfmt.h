@@ -36,6 +36,8 @@ struct qf_hint {
 	int8_t desc_act, sym;     /* 0, 1; -1: not said */
 	const char *format;       /* "gptq", "gptq_v2", ...; NULL: not said */
 	uint8_t by_gptqmodel;     /* meta.quantizer names gptqmodel */
+	uint8_t swap3;            /* ... in a version 0.9.0 to 6.0.3, whose
+				     3-bit v1 zeros have swapped constants */
 	uint32_t in, out;         /* from the architecture; 0: unknown */
 };
 
@@ -44,13 +46,16 @@ enum qf_odd {
 	QF_ODD_BITS = 1u << 0,        /* config's bits are not the tensors' */
 	QF_ODD_GROUP = 1u << 1,       /* config's group_size likewise */
 	QF_ODD_ACT = 1u << 2,         /* desc_act false, but g_idx scattered */
-	QF_ODD_SYM = 1u << 3,         /* sym true, but zeros are not the mid */
-	QF_ODD_LABEL = 1u << 4,       /* v1/v2 label contradicted by zeros */
+	QF_ODD_SYM = 1u << 3,         /* sym true, but zeros are not the mid:
+					 the mid is taken */
+	QF_ODD_LABEL = 1u << 4,       /* v1/v2 label contradicted by zeros;
+					 read as the zeros say */
 	QF_ODD_GIDX_MISSING = 1u << 5,
-	QF_ODD_GIDX_ZERO = 1u << 6,   /* all zero although G > 1 */
+	QF_ODD_GIDX_ZERO = 1u << 6,   /* all zero although G > 1: ignored */
 	QF_ODD_GIDX_UNEVEN = 1u << 7, /* groups of unequal size */
 	QF_ODD_GIDX_I64 = 1u << 8,
-	QF_ODD_ZERO_WRAP = 1u << 9,   /* v1 fields of all ones */
+	QF_ODD_ZERO_WRAP = 1u << 9,   /* v1 fields of all ones, whose reading
+					 differs between programs */
 	QF_ODD_ZERO_SMEAR = 1u << 10, /* v1 zeros lost to a packer's overflow */
 	QF_ODD_ZERO_SWAP3 = 1u << 11, /* 3-bit v1 by the swapped constants */
 	QF_ODD_SCALE_BAD = 1u << 12,  /* NaN or infinity */
@@ -99,13 +104,17 @@ struct qfmt {
 		    struct err *err);
 	/* Fill the parts, in the plan's order, each of the planned bytes.  A
 	 * value the layout cannot hold (v1: zero 0) is ERR_UNSUP, unless an
-	 * exactly equal layer can be written instead. */
+	 * exactly equal layer can be written instead.  Parts may be written
+	 * to before a refusal. */
 	int (*write)(const struct ql *ql, void *const part[], struct err *err);
 };
 
 /* The table, in the order in which layouts are asked. */
 extern const struct qfmt *const qf_table[];
 extern const uint32_t qf_count;
+
+/* The rows that others name. */
+extern const struct qfmt qf_gptq, qf_gptq_v2;
 
 /* By name, or NULL. */
 const struct qfmt *qf_find(const char *name);

@@ -1,0 +1,48 @@
+/* qfmt_packed.h - between the files of the packed-integer layouts only.
+ *
+ *	qweight [words(K), N]   codes, packed along the inputs
+ *	qzeros  [G, words(N)]   zeros, packed along the outputs
+ *	scales  [G, N]          F16, BF16 or F32
+ *	g_idx   [K]             group of each input; may be absent
+ *
+ * Source: gptq-formats(5) sections 3, 4 and 5.7. */
+#ifndef LIBFMT_LAYOUT_QFMT_PACKED_H
+#define LIBFMT_LAYOUT_QFMT_PACKED_H
+
+#include "qfmt.h"
+
+struct bits_rule;
+
+/* A layout: which tensors there are, how fields sit in words, and what is
+ * added to a stored zero. */
+struct packed_rule {
+	const char *name;
+	const char *codes, *zeros, *scales, *index; /* suffixes */
+	const struct bits_rule *bits;
+	uint16_t widths; /* bit b: codes of b bits exist */
+	uint8_t bias;    /* zero = stored field + bias */
+};
+
+/* The tensors of one module and the words that they hold. */
+struct packed {
+	const struct packed_rule *rule;
+	const struct qf_hint *hint; /* never NULL */
+	const char *module;
+	const struct tensor *codes, *zeros, *scales, *index;
+	uint32_t rows, zcols; /* word rows of codes, word columns of zeros */
+};
+
+/* Find the parts; check that they are there, their types and ranks. */
+int qf_packed_find(const struct packed_rule *r, const struct qf_layer *l,
+		   struct packed *p, struct err *err);
+/* N, bits, K, G, the scales' type: all that shapes can say.  The shapes must
+ * agree with each other; of two that do not, the one is named that the config
+ * contradicts as well. */
+int qf_packed_sizes(const struct packed *p, struct ql_spec *s,
+		    struct err *err);
+/* group_size, act_order and group_of [in], from g_idx where it says something,
+ * else i / group_size.  Adds to *odd. */
+int qf_packed_groups(const struct packed *p, struct ql_spec *s,
+		     uint32_t *group_of, uint32_t *odd, struct err *err);
+
+#endif

@@ -1,0 +1,396 @@
+#include "qfmt_packed.h"
+
+#include "../base/err.h"
+#include "../base/half.h"
+#include "../base/mem.h"
+#include "bits.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct qf_hint no_hint = { .desc_act = -1, .sym = -1 };
+
+static int part_check(const struct tensor *t, int rank, struct err *err)
+{
+	char shape[96];
+
+	if (t->rank != rank)
+		return err_set(err, ERR_INPUT,
+			       "%s: shape %s (expected %d dimensions)",
+			       t->name, tensor_shape_text(t, shape), rank);
+	for (int i = 0; i < rank; i++)
+		if (t->dim[i] == 0 || t->dim[i] > QL_DIM_MAX)
+			return err_set(err, ERR_INPUT,
+				       "%s: shape %s (expected 1 to %u)",
+				       t->name, tensor_shape_text(t, shape),
+				       QL_DIM_MAX);
+	return 0;
+}
+
+static int words_check(const struct tensor *t, struct err *err)
+{
+	if (t->type == DT_I8 || t->type == DT_I16 || t->type == DT_I64)
+		return err_set(err, ERR_UNSUP,
+			       "%s: codes packed in %s are not supported "
+			       "(expected I32)",
+			       t->name, tensor_dtype_name(t->type));
+	if (t->type != DT_I32)
+		return err_set(err, ERR_INPUT, "%s: type %s (expected I32)",
+			       t->name, tensor_dtype_name(t->type));
+	return part_check(t, 2, err);
+}
+
+static int missing(const struct packed *p, const char *suffix, struct err *err)
+{
+	return err_set(err, ERR_INPUT, "%s.%s: missing", p->module, suffix);
+}
+
+int qf_packed_find(const struct packed_rule *r, const struct qf_layer *l,
+		   struct packed *p, struct err *err)
+{
+	const struct qf_module *m = l->module;
+
+	memset(p, 0, sizeof(*p));
+	p->rule = r;
+	p->hint = l->hint ? l->hint : &no_hint;
+	p->module = m->name;
+	p->codes = qf_part(m, r->codes);
+	p->zeros = qf_part(m, r->zeros);
+	p->scales = qf_part(m, r->scales);
+	p->index = qf_part(m, r->index);
+	if (!p->codes)
+		return missing(p, r->codes, err);
+	if (!p->scales)
+		return missing(p, r->scales, err);
+	if (!p->zeros && p->hint->sym == 0)
+		return missing(p, r->zeros, err);
+	if (words_check(p->codes, err) || part_check(p->scales, 2, err) ||
+	    (p->zeros && words_check(p->zeros, err)) ||
+	    (p->index && part_check(p->index, 1, err)))
+		return -1;
+	if (p->scales->type != DT_F16 && p->scales->type != DT_BF16 &&
+	    p->scales->type != DT_F32)
+		return err_set(err, ERR_INPUT,
+			       "%s: type %s (expected F16, BF16 or F32)",
+			       p->scales->name,
+			       tensor_dtype_name(p->scales->type));
+	if (p->index && p->index->type != DT_I32 && p->index->type != DT_I64)
+		return err_set(err, ERR_INPUT,
+			       "%s: type %s (expected I32 or I64)",
+			       p->index->name,
+			       tensor_dtype_name(p->index->type));
+	p->rows = (uint32_t)p->codes->dim[0];
+	p->zcols = p->zeros ? (uint32_t)p->zeros->dim[1] : 0;
+	return 0;
+}
+
+/* The config's bits where they can be bits at all, else 0. */
+static uint32_t said(const struct packed *p)
+{
+	return p->hint->bits <= 8 ? p->hint->bits : 0;
+}
+
+/* The widths at which n fields take `words` words, as bits of a mask. */
+static uint32_t widths_of(const struct packed *p, uint64_t n, uint64_t words)
+{
+	uint32_t mask = 0;
+
+	for (uint32_t b = 2; b <= 8; b++)
+		if (p->rule->widths >> b & 1 &&
+		    bits_words(p->rule->bits, b, n) == words)
+			mask |= 1u << b;
+	return mask;
+}
+
+/* One width of a mask: the config's, else the commonest, else the least. */
+static uint8_t pick(uint32_t mask, uint32_t hint)
+{
+	static const uint8_t order[] = { 4, 2, 3, 5, 6, 7, 8 };
+
+	if (mask >> hint & 1)
+		return (uint8_t)hint;
+	for (size_t i = 0; i < sizeof(order); i++)
+		if (mask >> order[i] & 1)
+			return order[i];
+	return 0;
+}
+
+/* No width fits qweight and qzeros at once.  Blame the one that the config, or
+ * else the other one, contradicts. */
+static int blame(const struct packed *p, uint32_t in, uint32_t by_codes,
+		 uint32_t by_zeros, struct err *err)
+{
+	uint32_t out = (uint32_t)p->scales->dim[1];
+	uint32_t hint = said(p);
+	char shape[96];
+	uint8_t b;
+
+	if (hint >= 5 && hint <= 7)
+		return err_set(err, ERR_UNSUP,
+			       "%s: %u bits exist only as planar gptq_p, which "
+			       "is not supported", p->codes->name, hint);
+	b = by_codes >> hint & 1 ? (uint8_t)hint : 0;
+	if (!b)
+		b = by_zeros ? pick(by_zeros, hint) : pick(by_codes, hint);
+	if (!b)
+		return err_set(err, ERR_INPUT,
+			       "%s: shape %s does not match %u inputs at 2, 3, "
+			       "4 or 8 bits", p->codes->name,
+			       tensor_shape_text(p->codes, shape), in);
+	if (p->zeros && !(by_zeros >> b & 1))
+		return err_set(err, ERR_INPUT,
+			       "%s: shape %s does not match %u outputs at %u "
+			       "bits (expected [%u, %u])", p->zeros->name,
+			       tensor_shape_text(p->zeros, shape), out, b,
+			       (uint32_t)p->scales->dim[0],
+			       (uint32_t)bits_words(p->rule->bits, b, out));
+	return err_set(err, ERR_INPUT,
+		       "%s: shape %s does not match %u inputs at %u bits "
+		       "(expected [%u, %u])", p->codes->name,
+		       tensor_shape_text(p->codes, shape), in, b,
+		       (uint32_t)bits_words(p->rule->bits, b, in), out);
+}
+
+/* Bits from the shapes of qzeros (exact for 32 outputs and more) and of
+ * qweight where the number of inputs is known. */
+static int find_bits(const struct packed *p, struct ql_spec *s,
+		     struct err *err)
+{
+	uint32_t all = p->rule->widths, by_codes = all, by_zeros = all;
+	uint32_t in = p->index ? (uint32_t)p->index->dim[0] : p->hint->in;
+
+	if (p->zeros)
+		by_zeros = widths_of(p, s->out, p->zcols);
+	if (in)
+		by_codes = widths_of(p, in, p->rows);
+	if (!p->index && !by_codes) /* the tensors win */
+		by_codes = all;
+	if (!p->zeros && by_codes == all && !(all >> said(p) & 1))
+		return missing(p, p->rule->zeros, err);
+	s->bits = pick(by_codes & by_zeros, said(p));
+	if (!s->bits)
+		return blame(p, in, by_codes, by_zeros, err);
+	return 0;
+}
+
+/* Is anything but zero stored behind the last of `in` inputs?  Writers leave
+ * the spare bits of the last word empty. */
+static bool tail_used(const struct packed *p, const struct ql_spec *s,
+		      uint32_t in)
+{
+	uint32_t used = (uint32_t)((uint64_t)in * s->bits % 32);
+	const uint8_t *row = p->codes->data;
+
+	if (!row || !used)
+		return false;
+	row += 4 * (size_t)(p->rows - 1) * s->out;
+	for (uint32_t n = 0; n < s->out; n++)
+		if (half_le32(row + 4 * (size_t)n) >> used)
+			return true;
+	return false;
+}
+
+/* K: the length of g_idx, else what the model says, else full words. */
+static int find_inputs(const struct packed *p, struct ql_spec *s,
+		       struct err *err)
+{
+	uint32_t full = (uint32_t)((uint64_t)p->rows * 32 / s->bits);
+	uint32_t in = full, hint = p->hint->in;
+
+	if (hint && bits_words(p->rule->bits, s->bits, hint) == p->rows)
+		in = hint;
+	if (!p->index) {
+		s->in = in;
+		return 0;
+	}
+	s->in = (uint32_t)p->index->dim[0];
+	if (s->in != in && (in == hint || tail_used(p, s, s->in)))
+		return err_set(err, ERR_INPUT,
+			       "%s: shape [%u] does not match %u inputs "
+			       "(expected [%u])", p->index->name, s->in, in,
+			       in);
+	return 0;
+}
+
+int qf_packed_sizes(const struct packed *p, struct ql_spec *s, struct err *err)
+{
+	char shape[96], other[96];
+
+	memset(s, 0, sizeof(*s));
+	s->zero_kind = QL_POINT;
+	s->scale_type = p->scales->type;
+	s->groups = (uint32_t)p->scales->dim[0];
+	s->out = (uint32_t)p->scales->dim[1];
+	if (p->codes->dim[1] != s->out)
+		return err_set(err, ERR_INPUT,
+			       "%s: shape %s does not match the %u outputs of "
+			       "scales %s (expected [%u, %u])",
+			       p->codes->name,
+			       tensor_shape_text(p->codes, shape), s->out,
+			       tensor_shape_text(p->scales, other), p->rows,
+			       s->out);
+	if (find_bits(p, s, err) || find_inputs(p, s, err))
+		return -1;
+	if (p->zeros && p->zeros->dim[0] != s->groups)
+		return err_set(err, ERR_INPUT,
+			       "%s: shape %s does not match the %u groups of "
+			       "scales (expected [%u, %u])", p->zeros->name,
+			       tensor_shape_text(p->zeros, shape), s->groups,
+			       s->groups, p->zcols);
+	if (s->in > QL_DIM_MAX)
+		return err_set(err, ERR_INPUT,
+			       "%s: shape %s holds %u inputs (expected at "
+			       "most %u)", p->codes->name,
+			       tensor_shape_text(p->codes, shape), s->in,
+			       QL_DIM_MAX);
+	if (s->groups > s->in)
+		return err_set(err, ERR_INPUT,
+			       "%s: shape %s: more groups than the %u inputs",
+			       p->scales->name,
+			       tensor_shape_text(p->scales, shape), s->in);
+	return 0;
+}
+
+/* ---- groups ---- */
+
+static bool fits(uint32_t gs, const struct ql_spec *s)
+{
+	return gs && gs <= s->in && (s->in - 1) / gs + 1 == s->groups;
+}
+
+/* Does every group have gs members, the last one the rest? */
+static bool even(uint32_t gs, const struct ql_spec *s, const uint32_t *count)
+{
+	for (uint32_t g = 0; g < s->groups; g++) {
+		uint32_t left = s->in - g * gs;
+
+		if (count[g] != (left < gs ? left : gs))
+			return false;
+	}
+	return true;
+}
+
+/* The least size that fits: powers of two, multiples of 32, 16, 8, and what
+ * is left.  0: none does. */
+static uint32_t search(const struct ql_spec *s)
+{
+	for (uint32_t gs = 32; gs < s->in; gs *= 2)
+		if (fits(gs, s))
+			return gs;
+	for (uint32_t gs = 32; gs < s->in; gs += 32)
+		if (fits(gs, s))
+			return gs;
+	for (uint32_t gs = 16; gs >= 8; gs -= 8)
+		if (fits(gs, s))
+			return gs;
+	return fits((s->in - 1) / s->groups + 1, s)
+		       ? (s->in - 1) / s->groups + 1 : 0;
+}
+
+/* `count` holds the members of each group, NULL where g_idx says nothing. */
+static uint32_t group_size(const struct ql_spec *s, int32_t hint,
+			   const uint32_t *count)
+{
+	uint32_t said_size = hint > 0 ? (uint32_t)hint : 0, most = 0;
+
+	if (s->groups == 1)
+		return s->in;
+	if (fits(said_size, s) && (!count || even(said_size, s, count)))
+		return said_size;
+	for (uint32_t g = 0; count && g < s->groups; g++)
+		most = count[g] > most ? count[g] : most;
+	if (fits(most, s) && even(most, s, count) &&
+	    (most % 8 == 0 || s->in % most == 0))
+		return most;
+	if (fits(said_size, s))
+		return said_size;
+	return s->in % s->groups ? search(s) : s->in / s->groups;
+}
+
+/* g_idx into group_of [in].  *map: it says something, i.e. is not absent, not
+ * loaded or all zero. */
+static int index_load(const struct packed *p, const struct ql_spec *s,
+		      uint32_t *group_of, bool *map, struct err *err)
+{
+	const uint8_t *data = p->index ? p->index->data : NULL;
+	bool wide = p->index && p->index->type == DT_I64;
+	uint32_t any = 0;
+
+	*map = false;
+	for (uint32_t k = 0; data && k < s->in; k++) {
+		int64_t g = wide ? (int64_t)half_le64(data + 8 * (size_t)k)
+				 : (int32_t)half_le32(data + 4 * (size_t)k);
+
+		if (g < 0 || g >= s->groups)
+			return err_set(err, ERR_INPUT,
+				       "%s: group %lld of input %u (expected 0 "
+				       "to %u)", p->index->name, (long long)g,
+				       k, s->groups - 1);
+		group_of[k] = (uint32_t)g;
+		any |= group_of[k];
+	}
+	*map = data && (any || s->groups == 1);
+	return 0;
+}
+
+/* What is odd about the groups, given the map that g_idx holds (or NULL). */
+static uint32_t groups_odd(const struct packed *p, const struct ql_spec *s,
+			   const uint32_t *map, const uint32_t *count)
+{
+	const struct qf_hint *h = p->hint;
+	uint32_t odd = 0, want = (uint32_t)h->group_size;
+
+	if (h->group_size < 0 || want > s->in)
+		want = s->in;
+	if (h->group_size && want != s->group_size)
+		odd |= QF_ODD_GROUP;
+	if (!p->index)
+		odd |= QF_ODD_GIDX_MISSING |
+		       (h->desc_act == 1 && s->groups > 1
+				? QF_ODD_GIDX_ACT_MISSING : 0u);
+	else if (p->index->type == DT_I64)
+		odd |= QF_ODD_GIDX_I64;
+	if (p->index && p->index->data && !map)
+		odd |= QF_ODD_GIDX_ZERO;
+	if (map && !even(s->group_size, s, count))
+		odd |= QF_ODD_GIDX_UNEVEN;
+	for (uint32_t k = 1; map && h->desc_act == 0 && k < s->in; k++)
+		if (map[k] < map[k - 1])
+			return odd | QF_ODD_ACT;
+	return odd;
+}
+
+int qf_packed_groups(const struct packed *p, struct ql_spec *s,
+		     uint32_t *group_of, uint32_t *odd, struct err *err)
+{
+	uint32_t *count = mem_alloc(s->groups, sizeof(*count), err);
+	bool map;
+	int ret = -1;
+
+	if (!count || index_load(p, s, group_of, &map, err))
+		goto out;
+	for (uint32_t k = 0; map && k < s->in; k++)
+		count[group_of[k]]++;
+	s->group_size = group_size(s, p->hint->group_size, map ? count : NULL);
+	if (!s->group_size) {
+		err_set(err, ERR_INPUT,
+			"%s: %u groups cannot be of one size over %u inputs",
+			p->scales->name, s->groups, s->in);
+		goto out;
+	}
+	*odd |= groups_odd(p, s, map ? group_of : NULL, count);
+	for (uint32_t k = 0; k < s->in; k++) {
+		if (!map)
+			group_of[k] = k / s->group_size;
+		if (group_of[k] != k / s->group_size)
+			s->act_order = 1;
+	}
+	/* without the data the config is all there is */
+	if (p->index && !p->index->data && s->groups > 1)
+		s->act_order = p->hint->desc_act == 1;
+	ret = 0;
+out:
+	free(count);
+	return ret;
+}

@@ -1,0 +1,41 @@
+/* qfmt_zeros.h - what packed GPTQ zero points mean.
+ *
+ * v1 stores zero - 1 and v2 zero, but the label is not always right, v1 has no
+ * field for a zero of 0, and what writers do then differs.  How a reader
+ * decides, in this order:
+ *
+ *	all fields are one layout's middle       that layout; a label that says
+ *	                                         otherwise is reported
+ *	3 bits, fields of the swapped constants  they are taken back
+ *	the config says sym                      the middle everywhere, reported
+ *	v1 without a field of all ones           field + 1
+ *	v1 by gptqmodel                          the inverse of its writer: one
+ *	                                         addition on whole words; per field
+ *	                                         modulo 8 at 3 bits
+ *	v1 by others, 2, 4, 8 bits               field + 1 modulo 2^bits
+ *	v1 by others, 3 bits                     field + 1: no reader of these
+ *	                                         files ever wrapped at 3 bits
+ *
+ * The last two are reported, and as lost where a packer's overflow (a zero of
+ * -1 or-ed in without a mask) has run over the fields above it.
+ * Source: gptq-formats(5) sections 3.4, 4.1 and 4.3. */
+#ifndef LIBFMT_LAYOUT_QFMT_ZEROS_H
+#define LIBFMT_LAYOUT_QFMT_ZEROS_H
+
+#include "qfmt.h"
+
+struct bits_rule;
+
+struct qf_zeros {
+	const struct bits_rule *rule;
+	uint8_t bits, bias;          /* label's rule: zero = field + bias */
+	const void *words;           /* [groups][bits_words(out)] */
+	uint32_t groups, out;
+	const struct qf_hint *hint;
+};
+
+/* Decode into zero [groups][out], 0..2^bits; adds to *odd. */
+int qf_zeros_read(const struct qf_zeros *z, uint16_t *zero, uint32_t *odd,
+		  struct err *err);
+
+#endif
