@@ -10,9 +10,11 @@
 #include "../libfmt/llama.h"
 #include "kv.h"
 
-/* Called with the input of a slot just before its linears run; the quantizer
- * gathers Hessians here.  Returning 1 ends the block early (its output is then
- * not used), -1 is an error. */
+/* Called with the input of a slot, x [tokens][in], just before the slot's
+ * linears run; the quantizer gathers Hessians here.  QKV and GATE_UP get the
+ * normed hidden state, O the attention's output, DOWN silu(gate) * up.
+ * Returning 1 ends the block early (its output is then not used), -1 is an
+ * error. */
 struct rt_tap {
 	int (*fn)(void *ctx, enum llama_slot slot, const struct be_mat *x,
 		  struct err *err);
@@ -25,44 +27,55 @@ struct rt_block {
 	struct be_mat norm_q, norm_k;       /* [1][head_dim], or p == NULL */
 };
 
-/* cos and sin of the rotary embedding on the device, and yarn's factor on the
- * attention scale. */
+/* cos and sin of the rotary embedding on the device, both times yarn's
+ * attention factor (so that q.k is scaled by its square). */
 struct rt_rope {
 	struct be_mat cos, sin;  /* F32 [positions][head_dim / 2] */
 };
-/* Tables for `positions` positions, computed in double; dynamic scaling takes
- * `positions` as the sequence length.  Source: transformers'
- * modeling_rope_utils (formulas). */
+/* The angle per position of the pair (i, i + head_dim / 2), in radians.
+ * Dynamic scaling takes `positions` as the sequence length: unchanged up to
+ * max_pos.  Source: transformers' modeling_rope_utils (formulas). */
+double rt_rope_freq(const struct llama_config *c, uint32_t positions,
+		    uint32_t i);
+/* What cos and sin are multiplied by; 1 except for yarn. */
+double rt_rope_factor(const struct llama_config *c);
+/* Tables for `positions` positions, computed in double. */
 int rt_rope_init(struct rt_rope *r, const struct rt_dev *d,
 		 const struct llama_config *c, uint32_t positions,
 		 struct err *err);
 void rt_rope_release(struct rt_rope *r, const struct rt_dev *d);
 
-/* Scratch for blocks of one shape and up to `tokens` rows at a time. */
+/* Scratch for blocks of one shape and up to `tokens` rows at a time.  All F32,
+ * [tokens][...] on the device. */
 struct rt_work {
 	uint32_t tokens;
-	struct be_mat norm, q, att, gate, up;
-	void *mem;
+	struct be_mat norm;     /* hidden: normed input, later an output */
+	struct be_mat q, att;   /* heads * head_dim */
+	struct be_mat gate, up; /* inter */
 };
 int rt_work_init(struct rt_work *w, const struct rt_dev *d,
 		 const struct llama_config *c, uint32_t tokens,
 		 struct err *err);
 void rt_work_release(struct rt_work *w, const struct rt_dev *d);
 
+/* Load block `layer`; on failure nothing is left behind. */
 int rt_block_load(struct rt_block *b, const struct rt_dev *d,
 		  const struct model *m, const struct llama_config *c,
 		  uint32_t layer, struct err *err);
 void rt_block_release(struct rt_block *b, const struct rt_dev *d);
 
-/* One pass over x [tokens][hidden] in place; the first token has position
- * `first`; keys and values go to rows first.. of cache layer `layer`. */
+/* One pass over x [tokens][hidden] in place, at most work->tokens of them; the
+ * first token has position `first`; keys and values go to rows first.. of cache
+ * layer `layer`, which must have room (as the rope tables must).  Nothing is
+ * allocated.  kv->used is not touched: a pass runs many layers. */
 struct rt_pass {
 	const struct rt_dev *dev;
 	const struct llama_config *cfg;
 	const struct rt_rope *rope;
 	struct rt_work *work;
 	struct kv *kv;
-	uint32_t layer, first;
+	uint32_t layer;  /* of the cache: may differ from the block's own */
+	uint32_t first;
 	const struct rt_tap *tap; /* or NULL */
 };
 int rt_block_run(const struct rt_block *b, const struct rt_pass *p,

@@ -1,0 +1,236 @@
+#include "block.h"
+
+#include "../libfmt/base/err.h"
+
+#include <assert.h>
+#include <math.h>
+
+/* ---- scratch ---- */
+
+int rt_work_init(struct rt_work *w, const struct rt_dev *d,
+		 const struct llama_config *c, uint32_t tokens,
+		 struct err *err)
+{
+	uint32_t heads = c->heads * c->head_dim;
+	const struct {
+		struct be_mat *m;
+		uint32_t cols;
+	} part[] = {
+		{ &w->norm, c->hidden }, { &w->q, heads }, { &w->att, heads },
+		{ &w->gate, c->inter }, { &w->up, c->inter },
+	};
+
+	*w = (struct rt_work){ .tokens = tokens };
+	for (size_t i = 0; i < sizeof(part) / sizeof(part[0]); i++) {
+		if (be_mat_new(d->api, d->be, tokens, part[i].cols, DT_F32,
+			       part[i].m, err)) {
+			rt_work_release(w, d);
+			return -1;
+		}
+	}
+	return 0;
+}
+
+void rt_work_release(struct rt_work *w, const struct rt_dev *d)
+{
+	be_mat_free(d->api, d->be, &w->norm);
+	be_mat_free(d->api, d->be, &w->q);
+	be_mat_free(d->api, d->be, &w->att);
+	be_mat_free(d->api, d->be, &w->gate);
+	be_mat_free(d->api, d->be, &w->up);
+	w->tokens = 0;
+}
+
+/* ---- loading ---- */
+
+static int load_norms(struct rt_block *b, const struct rt_dev *d,
+		      const struct model *m, const struct llama_config *c,
+		      uint32_t layer, struct err *err)
+{
+	const struct {
+		enum llama_norm which;
+		struct be_mat *to;
+		uint32_t cols;
+	} norm[] = {
+		{ LLAMA_NORM_IN, &b->norm_in, c->hidden },
+		{ LLAMA_NORM_POST, &b->norm_post, c->hidden },
+		{ LLAMA_NORM_Q, &b->norm_q, c->head_dim },
+		{ LLAMA_NORM_K, &b->norm_k, c->head_dim },
+	};
+	char buf[LLAMA_NAME];
+
+	for (int i = 0; i < (c->qk_norm ? 4 : 2); i++)
+		if (rt_tensor_load(d, m, llama_norm_name(layer, norm[i].which,
+							 buf),
+				   1, norm[i].cols, norm[i].to, err))
+			return -1;
+	return 0;
+}
+
+int rt_block_load(struct rt_block *b, const struct rt_dev *d,
+		  const struct model *m, const struct llama_config *c,
+		  uint32_t layer, struct err *err)
+{
+	char buf[LLAMA_NAME];
+	uint32_t in, out;
+	int ret = -1;
+
+	*b = (struct rt_block){ 0 };
+	for (int i = 0; i < LLAMA_LINEARS; i++) {
+		enum llama_linear which = (enum llama_linear)i;
+
+		llama_linear_shape(c, which, &in, &out);
+		if (rt_linear_load(d, m, llama_linear_name(layer, which, buf),
+				   in, out, &b->lin[i], err))
+			goto out;
+	}
+	if (load_norms(b, d, m, c, layer, err))
+		goto out;
+	ret = 0;
+out:
+	if (ret)
+		rt_block_release(b, d);
+	return ret;
+}
+
+void rt_block_release(struct rt_block *b, const struct rt_dev *d)
+{
+	for (int i = 0; i < LLAMA_LINEARS; i++)
+		rt_linear_release(d, &b->lin[i]);
+	be_mat_free(d->api, d->be, &b->norm_in);
+	be_mat_free(d->api, d->be, &b->norm_post);
+	be_mat_free(d->api, d->be, &b->norm_q);
+	be_mat_free(d->api, d->be, &b->norm_k);
+}
+
+/* ---- running ---- */
+
+/* The views of one pass: as many rows of scratch and cache as there are
+ * tokens. */
+struct step {
+	const struct rt_block *b;
+	const struct rt_pass *p;
+	struct be_mat *x;             /* [tokens][hidden], the residual */
+	struct be_mat norm, q, att, gate, up;
+	struct be_mat k, v;           /* the new rows of the cache */
+};
+
+static int tap(const struct step *s, enum llama_slot slot,
+	       const struct be_mat *x, struct err *err)
+{
+	const struct rt_tap *t = s->p->tap;
+
+	return t ? t->fn(t->ctx, slot, x, err) : 0;
+}
+
+static int linear(const struct step *s, enum llama_linear which,
+		  const struct be_mat *x, struct be_mat *y, struct err *err)
+{
+	return rt_linear_run(s->p->dev, &s->b->lin[which], x, y, err);
+}
+
+static int norm(const struct step *s, const struct be_mat *x,
+		const struct be_mat *weight, struct be_mat *y, struct err *err)
+{
+	return s->p->dev->api->rmsnorm(s->p->dev->be, x, weight,
+				       s->p->cfg->eps, y, err);
+}
+
+/* Queries and keys: norm per head where the model has it, then positions. */
+static int position(const struct step *s, struct be_mat *x,
+		    const struct be_mat *weight, struct err *err)
+{
+	const struct be_rope r = {
+		.cos = &s->p->rope->cos, .sin = &s->p->rope->sin,
+		.first = s->p->first, .head_dim = s->p->cfg->head_dim,
+	};
+
+	if (weight->p && norm(s, x, weight, x, err))
+		return -1;
+	return s->p->dev->api->rope(s->p->dev->be, x, &r, err);
+}
+
+/* x += y */
+static int residual(const struct step *s, const struct be_mat *y,
+		    struct err *err)
+{
+	return s->p->dev->api->add(s->p->dev->be, s->x, y, err);
+}
+
+/* All three return 1 when a tap ends the block. */
+static int attention(struct step *s, struct err *err)
+{
+	const struct llama_config *c = s->p->cfg;
+	const struct rt_dev *d = s->p->dev;
+	const struct be_attend a = {
+		.q = &s->q, .out = &s->att,
+		.k = &s->p->kv->k[s->p->layer],
+		.v = &s->p->kv->v[s->p->layer],
+		.first = s->p->first, .heads = c->heads,
+		.kv_heads = c->kv_heads, .head_dim = c->head_dim,
+		.scale = (float)(1 / sqrt(c->head_dim)),
+	};
+	int ret;
+
+	if (norm(s, s->x, &s->b->norm_in, &s->norm, err))
+		return -1;
+	if ((ret = tap(s, LLAMA_SLOT_QKV, &s->norm, err)))
+		return ret;
+	if (linear(s, LLAMA_Q, &s->norm, &s->q, err) ||
+	    linear(s, LLAMA_K, &s->norm, &s->k, err) ||
+	    linear(s, LLAMA_V, &s->norm, &s->v, err) ||
+	    position(s, &s->q, &s->b->norm_q, err) ||
+	    position(s, &s->k, &s->b->norm_k, err) ||
+	    d->api->attend(d->be, &a, err))
+		return -1;
+	if ((ret = tap(s, LLAMA_SLOT_O, &s->att, err)))
+		return ret;
+	if (linear(s, LLAMA_O, &s->att, &s->norm, err) ||
+	    residual(s, &s->norm, err))
+		return -1;
+	return 0;
+}
+
+static int mlp(struct step *s, struct err *err)
+{
+	const struct rt_dev *d = s->p->dev;
+	int ret;
+
+	if (norm(s, s->x, &s->b->norm_post, &s->norm, err))
+		return -1;
+	if ((ret = tap(s, LLAMA_SLOT_GATE_UP, &s->norm, err)))
+		return ret;
+	if (linear(s, LLAMA_GATE, &s->norm, &s->gate, err) ||
+	    linear(s, LLAMA_UP, &s->norm, &s->up, err) ||
+	    d->api->swiglu(d->be, &s->gate, &s->up, &s->gate, err))
+		return -1;
+	if ((ret = tap(s, LLAMA_SLOT_DOWN, &s->gate, err)))
+		return ret;
+	if (linear(s, LLAMA_DOWN, &s->gate, &s->norm, err) ||
+	    residual(s, &s->norm, err))
+		return -1;
+	return 0;
+}
+
+int rt_block_run(const struct rt_block *b, const struct rt_pass *p,
+		 struct be_mat *x, struct err *err)
+{
+	uint32_t n = x->rows;
+	struct rt_work *w = p->work;
+	struct step s = {
+		.b = b, .p = p, .x = x,
+		.norm = be_rows(&w->norm, 0, n), .q = be_rows(&w->q, 0, n),
+		.att = be_rows(&w->att, 0, n), .gate = be_rows(&w->gate, 0, n),
+		.up = be_rows(&w->up, 0, n),
+		.k = be_rows(&p->kv->k[p->layer], p->first, n),
+		.v = be_rows(&p->kv->v[p->layer], p->first, n),
+	};
+	int ret;
+
+	assert(n <= w->tokens && n <= p->kv->capacity);
+	assert(p->first <= p->kv->capacity - n);
+	ret = attention(&s, err);
+	if (!ret)
+		ret = mlp(&s, err);
+	return ret < 0 ? -1 : 0;
+}
