@@ -2,10 +2,14 @@
  *
  * One block is resident.  Per slot (qkv | o | gate up | down; linears of a slot
  * share one input): run the calibration windows up to the slot, gather the
- * Hessian, solve, put the quantized weights back into the block
- * (true-sequential) and go on; then the block's output becomes the next
- * block's input.  Quantized layers are poured into the output as they are made.
- */
+ * Hessian H = 2/n sum X^T X over n windows, solve, put the quantized weights
+ * back into the block (true-sequential) and go on; then the block's output
+ * becomes the next block's input.  Quantized layers are poured into the output
+ * as they are made.
+ *
+ * Memory: the activations of all windows, f32 [samples * seqlen][hidden] and
+ * once more as wide as the widest slot but the first; one block; one Hessian
+ * (four without true-sequential); what one linear takes while it is solved. */
 #ifndef QUANT_WALK_H
 #define QUANT_WALK_H
 
@@ -27,12 +31,12 @@ struct gq_layer_report {
 };
 
 struct gq_job {
-	const struct model *model;
+	const struct model *model;    /* dense */
 	const struct llama_config *cfg;
 	const struct be_api *api;
 	struct be *be;
 	const struct gq_method *method;
-	struct gq_params params;
+	struct gq_params params;      /* zero_min is set by gq_walk */
 	const struct qfmt *format;
 	const struct calib *calib;    /* may be NULL when not needed */
 	bool true_sequential;
@@ -45,7 +49,9 @@ struct gq_job {
 };
 
 /* Writes the whole folder: shards, index, config.json, quantize_config.json,
- * tokenizer and generation files. */
+ * tokenizer and generation files.  ERR_UNSUP when the model is quantized
+ * already or the format cannot hold a layer; ERR_CHECK, naming the layer, when
+ * activations are not finite or a Hessian cannot be factored. */
 int gq_walk(const struct gq_job *job, struct err *err);
 
 #endif

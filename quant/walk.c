@@ -1,0 +1,402 @@
+#include "walk.h"
+
+#include "../libfmt/base/err.h"
+#include "../libfmt/base/mem.h"
+#include "../libfmt/model.h"
+#include "../runtime/block.h"
+#include "output.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct walk {
+	struct gq_job job;      /* with params.zero_min set */
+	struct rt_dev dev;
+	struct gq_output out;
+	/* the rest only when the method looks at activations */
+	struct rt_rope rope;
+	struct rt_work work;    /* seqlen rows */
+	struct kv kv;           /* one layer, seqlen positions */
+	struct be_mat x;        /* [samples * seqlen][hidden]: block inputs */
+	struct be_mat row;      /* [seqlen][hidden]: one window on its way */
+	uint32_t *count;        /* [seqlen]: 0, 1, 2, ... */
+	struct rt_block block;
+	struct gq_hess hess[LLAMA_SLOTS];
+	struct ql late[LLAMA_LINEARS]; /* solved, not yet in the block */
+	uint32_t layer;
+	uint64_t done, total;   /* progress, in passes of one window */
+};
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static uint32_t samples(const struct walk *w)
+{
+	return w->job.calib ? w->job.calib->samples : 1;
+}
+
+static int advance(struct walk *w, uint32_t n, struct err *err)
+{
+	w->done += n;
+	return prog_step(w->job.progress, "quantize", w->done, w->total, err);
+}
+
+static struct be_mat window(const struct walk *w, uint32_t sample)
+{
+	uint32_t n = w->job.calib->seqlen;
+
+	return be_rows(&w->x, sample * n, n);
+}
+
+/* Copy a window's rows on the device: row i of a table is its i-th entry. */
+static int copy_rows(struct walk *w, const struct be_mat *from,
+		     struct be_mat *to, struct err *err)
+{
+	return w->dev.api->embed(w->dev.be, from, w->count, to, err);
+}
+
+/* ---- one pass of one window through the block ---- */
+
+struct pass {
+	struct walk *w;
+	enum llama_slot until; /* gather here, then end; LLAMA_SLOTS: gather
+				  at every slot, run to the end */
+	bool gather;
+};
+
+static int on_slot(void *ctx, enum llama_slot slot, const struct be_mat *x,
+		   struct err *err)
+{
+	const struct pass *p = ctx;
+	struct walk *w = p->w;
+
+	if (!p->gather || (p->until != LLAMA_SLOTS && p->until != slot))
+		return 0;
+	if (gq_hess_add(&w->hess[slot], &w->dev, x, 2.0 / samples(w), err))
+		return -1;
+	return p->until == slot;
+}
+
+static int run_window(struct pass *p, struct be_mat *x, struct err *err)
+{
+	struct walk *w = p->w;
+	struct rt_tap tap = { on_slot, p };
+	struct rt_pass pass = {
+		.dev = &w->dev,
+		.cfg = w->job.cfg,
+		.rope = &w->rope,
+		.work = &w->work,
+		.kv = &w->kv,
+		.tap = &tap,
+	};
+
+	return rt_block_run(&w->block, &pass, x, err);
+}
+
+/* All windows up to `until`, on copies: the block's inputs are needed again. */
+static int gather(struct walk *w, enum llama_slot until, struct err *err)
+{
+	struct pass p = { w, until, true };
+
+	for (uint32_t i = 0; i < samples(w); i++) {
+		struct be_mat x = window(w, i);
+
+		if (copy_rows(w, &x, &w->row, err) ||
+		    run_window(&p, &w->row, err) || advance(w, 1, err))
+			return -1;
+	}
+	return 0;
+}
+
+/* All windows through the finished block, in place. */
+static int forward(struct walk *w, struct err *err)
+{
+	struct pass p = { w, LLAMA_SLOTS, false };
+
+	for (uint32_t i = 0; i < samples(w); i++) {
+		struct be_mat x = window(w, i);
+
+		if (run_window(&p, &x, err) || advance(w, 1, err))
+			return -1;
+	}
+	return 0;
+}
+
+/* ---- solving ---- */
+
+static int solve(struct walk *w, enum llama_linear which, struct ql *ql,
+		 struct err *err)
+{
+	struct gq_layer_report rep = { .seconds = now() };
+	struct gq_hess *h = &w->hess[llama_slot_of(which)];
+	struct gq_task t = { .dev = &w->dev, .params = &w->job.params,
+			     .hess = w->job.method->needs_hessian ? h : NULL };
+	float *weight = NULL;
+	int ret = -1;
+
+	llama_linear_name(w->layer, which, rep.name);
+	llama_linear_shape(w->job.cfg, which, &t.in, &t.out);
+	rep.in = t.in;
+	rep.out = t.out;
+	if (rt_weights(w->job.model, rep.name, t.in, t.out, &weight, err))
+		goto out;
+	t.w = weight;
+	if (w->job.method->solve(&t, ql, &rep.r, err) ||
+	    gq_output_layer(&w->out, w->layer, which, ql, err)) {
+		err_ctx(err, "%s", rep.name);
+		goto out;
+	}
+	rep.seconds = now() - rep.seconds;
+	if (w->job.done)
+		w->job.done(w->job.ctx, &rep);
+	ret = advance(w, samples(w), err);
+out:
+	free(weight);
+	return ret;
+}
+
+/* Solve the linears of a slot, and put them into the block at once or leave
+ * them for later. */
+static int solve_slot(struct walk *w, enum llama_slot slot, struct err *err)
+{
+	for (int i = 0; i < LLAMA_LINEARS; i++) {
+		enum llama_linear which = (enum llama_linear)i;
+		struct ql *ql = &w->late[i];
+
+		if (llama_slot_of(which) != slot)
+			continue;
+		if (solve(w, which, ql, err))
+			return -1;
+		if (!w->job.method->needs_hessian) {
+			ql_release(ql);
+			continue;
+		}
+		if (!w->job.true_sequential)
+			continue;
+		if (rt_linear_set(&w->dev, &w->block.lin[i], ql, err))
+			return -1;
+		ql_release(ql);
+	}
+	return 0;
+}
+
+static int prepare(struct walk *w, enum llama_slot slot, struct err *err)
+{
+	char name[LLAMA_NAME];
+	int i = 0;
+
+	if (gq_hess_prepare(&w->hess[slot], &w->dev, &w->job.params, err) == 0)
+		return 0;
+	while (llama_slot_of((enum llama_linear)i) != slot)
+		i++;
+	llama_linear_name(w->layer, (enum llama_linear)i, name);
+	return err_ctx(err, "%s", name);
+}
+
+static int hess_init(struct walk *w, enum llama_slot slot, struct err *err)
+{
+	uint32_t in = 0, out;
+
+	for (int i = 0; i < LLAMA_LINEARS; i++)
+		if (llama_slot_of((enum llama_linear)i) == slot)
+			llama_linear_shape(w->job.cfg, (enum llama_linear)i,
+					   &in, &out);
+	return gq_hess_init(&w->hess[slot], &w->dev, in, err);
+}
+
+/* Slot after slot, each with the inputs that the quantized slots before it
+ * make. */
+static int block_sequential(struct walk *w, struct err *err)
+{
+	for (int s = 0; s < LLAMA_SLOTS; s++) {
+		enum llama_slot slot = (enum llama_slot)s;
+
+		if (hess_init(w, slot, err) || gather(w, slot, err) ||
+		    prepare(w, slot, err) || solve_slot(w, slot, err))
+			return -1;
+		gq_hess_release(&w->hess[slot], &w->dev);
+	}
+	return 0;
+}
+
+/* All Hessians from one pass through the dense block. */
+static int block_at_once(struct walk *w, struct err *err)
+{
+	for (int s = 0; s < LLAMA_SLOTS; s++)
+		if (hess_init(w, (enum llama_slot)s, err))
+			return -1;
+	if (gather(w, LLAMA_SLOTS, err))
+		return -1;
+	for (int s = 0; s < LLAMA_SLOTS; s++) {
+		if (prepare(w, (enum llama_slot)s, err) ||
+		    solve_slot(w, (enum llama_slot)s, err))
+			return -1;
+		gq_hess_release(&w->hess[s], &w->dev);
+	}
+	for (int i = 0; i < LLAMA_LINEARS; i++) {
+		if (rt_linear_set(&w->dev, &w->block.lin[i], &w->late[i],
+				  err))
+			return -1;
+		ql_release(&w->late[i]);
+	}
+	return 0;
+}
+
+static int walk_block(struct walk *w, struct err *err)
+{
+	int ret = -1;
+
+	if (rt_block_load(&w->block, &w->dev, w->job.model, w->job.cfg,
+			  w->layer, err))
+		return -1;
+	if (w->job.true_sequential ? block_sequential(w, err) :
+				     block_at_once(w, err))
+		goto out;
+	/* nobody needs the last block's output */
+	if (w->layer + 1 < w->job.cfg->layers && forward(w, err))
+		goto out;
+	ret = 0;
+out:
+	rt_block_release(&w->block, &w->dev);
+	return ret;
+}
+
+/* Without activations the linears are independent of each other. */
+static int walk_weights(struct walk *w, struct err *err)
+{
+	for (int s = 0; s < LLAMA_SLOTS; s++)
+		if (solve_slot(w, (enum llama_slot)s, err))
+			return -1;
+	return 0;
+}
+
+/* ---- the whole ---- */
+
+/* The windows' embeddings are the first block's input. */
+static int embed(struct walk *w, struct err *err)
+{
+	const struct llama_config *c = w->job.cfg;
+	const struct calib *calib = w->job.calib;
+	struct be_mat table = { 0 };
+	int ret = -1;
+
+	if (rt_tensor_load(&w->dev, w->job.model, LLAMA_EMBED, c->vocab,
+			   c->hidden, &table, err))
+		goto out;
+	for (uint32_t i = 0; i < calib->samples; i++) {
+		struct be_mat x = window(w, i);
+
+		if (w->dev.api->embed(w->dev.be, &table,
+				      calib->id + (size_t)i * calib->seqlen,
+				      &x, err))
+			goto out;
+	}
+	ret = 0;
+out:
+	be_mat_free(w->dev.api, w->dev.be, &table);
+	return ret;
+}
+
+static int check_calib(const struct walk *w, struct err *err)
+{
+	const struct calib *calib = w->job.calib;
+	size_t n;
+
+	if (!calib)
+		return err_set(err, ERR_USAGE,
+			       "method %s needs calibration text",
+			       w->job.method->name);
+	if (mem_mul(calib->samples, calib->seqlen, &n) || n > UINT32_MAX)
+		return err_set(err, ERR_RESOURCE,
+			       "%u windows of %u tokens are too many",
+			       calib->samples, calib->seqlen);
+	for (size_t i = 0; i < n; i++)
+		if (calib->id[i] >= w->job.cfg->vocab)
+			return err_set(err, ERR_INPUT,
+				       "calibration id %u is not in the "
+				       "vocabulary of %u",
+				       calib->id[i], w->job.cfg->vocab);
+	return 0;
+}
+
+static int activations_init(struct walk *w, struct err *err)
+{
+	const struct llama_config *c = w->job.cfg;
+	const struct rt_dev *d = &w->dev;
+	uint32_t seqlen;
+
+	if (check_calib(w, err))
+		return -1;
+	seqlen = w->job.calib->seqlen;
+	w->count = mem_alloc(seqlen, sizeof(*w->count), err);
+	if (!w->count)
+		return -1;
+	for (uint32_t i = 0; i < seqlen; i++)
+		w->count[i] = i;
+	if (be_mat_new(d->api, d->be, samples(w) * seqlen, c->hidden, DT_F32,
+		       &w->x, err) ||
+	    be_mat_new(d->api, d->be, seqlen, c->hidden, DT_F32, &w->row, err))
+		return -1;
+	if (rt_rope_init(&w->rope, d, c, seqlen, err) ||
+	    rt_work_init(&w->work, d, c, seqlen, err) ||
+	    kv_init(&w->kv, d, 1, seqlen, c->kv_heads * c->head_dim, err))
+		return -1;
+	return embed(w, err);
+}
+
+static void walk_release(struct walk *w)
+{
+	const struct rt_dev *d = &w->dev;
+
+	for (int i = 0; i < LLAMA_LINEARS; i++)
+		ql_release(&w->late[i]);
+	for (int s = 0; s < LLAMA_SLOTS; s++)
+		gq_hess_release(&w->hess[s], d);
+	kv_release(&w->kv, d);
+	rt_work_release(&w->work, d);
+	rt_rope_release(&w->rope, d);
+	be_mat_free(d->api, d->be, &w->row);
+	be_mat_free(d->api, d->be, &w->x);
+	free(w->count);
+	gq_output_release(&w->out);
+}
+
+/* Work of one block, in passes of one window: each linear counts as many as
+ * there are windows. */
+static uint64_t block_work(const struct walk *w)
+{
+	uint64_t passes = LLAMA_LINEARS;
+
+	if (w->job.method->needs_hessian)
+		passes += w->job.true_sequential ? LLAMA_SLOTS + 1 : 2;
+	return passes * samples(w);
+}
+
+int gq_walk(const struct gq_job *job, struct err *err)
+{
+	struct walk w = { .job = *job, .dev = { job->api, job->be } };
+	bool active = job->method->needs_hessian;
+	int ret = -1;
+
+	if (gq_output_least_zero(job, &w.job.params.zero_min, err) ||
+	    gq_output_open(&w.out, &w.job, err))
+		goto out;
+	if (active && activations_init(&w, err))
+		goto out;
+	w.total = block_work(&w) * job->cfg->layers;
+	for (w.layer = 0; w.layer < job->cfg->layers; w.layer++)
+		if (active ? walk_block(&w, err) : walk_weights(&w, err))
+			goto out;
+	if (gq_output_commit(&w.out, err))
+		goto out;
+	ret = 0;
+out:
+	walk_release(&w);
+	return ret;
+}
