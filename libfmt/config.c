@@ -6,6 +6,7 @@
 #include "layout/ql.h"
 
 #include <cjson/cJSON.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -134,12 +135,20 @@ static int read_names(const struct cJSON *o, struct config_quant *q,
 
 static void note_quantizer(struct config_quant *q, const char *s)
 {
+	unsigned major, minor, patch = 0, version;
+
 	if (!s)
 		return;
 	if (!q->quantizer)
 		q->quantizer = s;
-	if (!strncasecmp(s, "gptqmodel", 9))
-		q->by_gptqmodel = true;
+	if (strncasecmp(s, "gptqmodel", 9))
+		return;
+	q->by_gptqmodel = true;
+	/* "gptqmodel:6.0.3"; gptq-formats(5) section 4.3 */
+	if (sscanf(s + 9, ":%3u.%2u.%2u", &major, &minor, &patch) < 2)
+		return;
+	version = major * 10000 + minor * 100 + patch;
+	q->swap3 = version >= 900 && version <= 60003;
 }
 
 /* meta.quantizer is a list of "name:version", or one such string. */
@@ -243,6 +252,7 @@ static void fill_from(struct config_quant *q, const struct config_quant *more)
 	if (!q->dynamic)
 		q->dynamic = more->dynamic;
 	q->by_gptqmodel |= more->by_gptqmodel;
+	q->swap3 |= more->swap3;
 	q->lm_head |= more->lm_head;
 	q->group_zero |= more->group_zero;
 }

@@ -22,8 +22,10 @@ enum config_source {
 	CONFIG_INFERRED     /* from the tensors */
 };
 
-/* Who wrote a checkpoint, as meta.quantizer tells it. */
-#define CONFIG_QUANTIZER "gptq-kit:0.1.0"
+/* The program's version, and who wrote a checkpoint, as meta.quantizer tells
+ * it. */
+#define CONFIG_VERSION "0.1.0"
+#define CONFIG_QUANTIZER "gptq-kit:" CONFIG_VERSION
 
 /* Strings are borrowed from the trees that were read, or constants. */
 struct config_quant {
@@ -36,6 +38,8 @@ struct config_quant {
 	const char *format;      /* checkpoint_format; NULL: not said */
 	const char *quantizer;   /* meta.quantizer (first entry); or NULL */
 	bool by_gptqmodel;       /* any entry of meta.quantizer is gptqmodel's */
+	bool swap3;              /* ... in a version from 0.9.0 to 6.0.3, whose
+				    3-bit v1 zeros are made otherwise */
 	bool disagree;           /* the two homes contradict each other */
 	const char *differs;     /* then: the first key that does; or NULL */
 	bool group_zero;         /* group_size 0 was said; read as not said */

@@ -13,13 +13,14 @@ struct doctor_problem {
 	enum doctor_severity severity;
 	char *where;          /* module, file or "" */
 	char *message;        /* one sentence, lower case, no full stop */
-	const char *refused_by; /* "AutoGPTQ, TGI" or "" */
+	const char *refused_by; /* "AutoGPTQ, TGI" or "": who refuses it or
+				   reads it wrongly, parted by ", " */
 	const char *fix;      /* a command line with MODEL and OUT, or "" */
 };
 
 struct doctor {
 	struct doctor_problem *problem; /* most severe first */
-	uint32_t count, errors, warnings;
+	uint32_t count, errors, warnings; /* the rest are notes */
 };
 
 /* Look at headers only.  One row per problem kind: `where` names the first

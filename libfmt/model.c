@@ -517,6 +517,7 @@ int model_hint(const struct model *m, const char *module, struct qf_hint *out,
 	out->sym = q->sym;
 	out->format = q->format;
 	out->by_gptqmodel = q->by_gptqmodel;
+	out->swap3 = q->swap3;
 	if (p->is_llama)
 		hint_shape(&p->llama, module, out);
 	return model_rules_apply(p->rules, module, out, skip, err);

@@ -16,8 +16,11 @@ struct model;
 
 struct survey_layer {
 	const struct qf_module *module;
-	const struct qfmt *format;  /* NULL: dense */
-	struct ql_spec spec;        /* in and out are set for dense ones too */
+	const struct qfmt *format;  /* NULL: dense, or a layout we cannot read */
+	const char *layout;         /* its name; "dense"; or, with `broken`,
+				       that of a layout without a reader */
+	struct ql_spec spec;        /* in, out, bits (of the element type) are
+				       set for dense ones too */
 	uint32_t odd;               /* enum qf_odd */
 	bool bias;
 	bool broken;                /* its spec could not be read: `why` */
@@ -27,14 +30,17 @@ struct survey_layer {
 struct survey {
 	const char *format;         /* "gptq", "gptq_v2", "dense", "mixed", ... */
 	struct survey_layer *layer; /* 2-D weights that are linears (quantized,
-				       or dense and not embeddings or norms) */
+				       or dense and not embeddings or norms),
+				       block 2 before block 10 */
 	uint32_t count, quantized;
-	uint64_t parameters;        /* elements of all weights, decoded */
+	uint64_t parameters;        /* elements of all weights, decoded; those
+				       of broken layers are not known */
 	uint64_t bytes;             /* of all tensors */
 	double bits_per_weight;     /* of the quantized linears, all their
 				       tensors counted; 0 when there are none */
 	/* of the quantized linears: the common value, or the largest with
-	 * `mixed` set */
+	 * `mixed` set.  A layer of one group counts as the config's group size
+	 * where that is not below its inputs. */
 	uint32_t bits;
 	int32_t group_size;         /* -1: one group per row */
 	bool desc_act, sym, mixed;

@@ -1,0 +1,294 @@
+#include "survey.h"
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- what a module is ---- */
+
+/* Layouts that are recognised by their tensors and have no reader. */
+static const struct foreign {
+	const char *has, *and_has, *name;
+} foreign[] = {
+	{ "weight_packed", "weight_scale", "compressed-tensors" },
+	{ "q_weight", "q_scale", "exl2" },
+	{ "trellis", NULL, "exl3" },
+	{ "qweight", "lookup_table", "squeezellm" },
+	{ "qweight", "s_channel", "qqq" },
+	{ "qweight", "zeros", "gptq-for-llama" },
+	{ "qweight", "qzeros", "awq" },
+	{ "qweight", NULL, "unknown" },
+	{ "B", "s", "marlin" },
+	{ "weight", "weight_scale", "fp8" },
+	{ "weight", "weight_scale_inv", "fp8" },
+	{ "weight", "absmax", "bitsandbytes" },
+};
+
+static const char *foreign_layout(const struct qf_module *m)
+{
+	for (size_t i = 0; i < sizeof(foreign) / sizeof(*foreign); i++)
+		if (qf_part(m, foreign[i].has) &&
+		    (!foreign[i].and_has || qf_part(m, foreign[i].and_has)))
+			return foreign[i].name;
+	return NULL;
+}
+
+/* Tables of vectors are stored as linears are; only the name tells. */
+static int is_linear_name(const char *name)
+{
+	static const char *const not[] = { "embed", "norm", "wte", "wpe",
+		NULL };
+	const char *last = strrchr(name, '.');
+
+	last = last ? last + 1 : name;
+	for (int i = 0; not[i]; i++)
+		if (strstr(last, not[i]))
+			return 0;
+	return 1;
+}
+
+/* Dense: fill the shape; 1 when this is a linear. */
+static int look_dense(const struct qf_module *m, struct survey_layer *l)
+{
+	const struct tensor *w = qf_part(m, "weight");
+
+	if (!w || w->rank != 2 || !tensor_is_float(w->type) ||
+	    !is_linear_name(m->name) || w->dim[0] > UINT32_MAX ||
+	    w->dim[1] > UINT32_MAX)
+		return 0;
+	l->layout = "dense";
+	l->spec.out = (uint32_t)w->dim[0];
+	l->spec.in = (uint32_t)w->dim[1];
+	l->spec.bits = (uint8_t)tensor_dtype_bits(w->type);
+	return 1;
+}
+
+static void look_quantized(const struct qf_hint *hint, struct survey_layer *l)
+{
+	struct qf_layer q = { .module = l->module, .hint = hint };
+	struct err err;
+
+	l->layout = l->format->name;
+	if (l->format->spec(&q, &l->spec, &err)) {
+		memset(&l->spec, 0, sizeof(l->spec));
+		l->broken = true;
+		snprintf(l->why, sizeof(l->why), "%.*s",
+			 (int)sizeof(l->why) - 1, err.msg);
+	}
+	l->odd = q.odd;
+}
+
+/* *is: the module is a row of the survey. */
+static int look(const struct model *m, const struct qf_module *module,
+		struct survey_layer *l, bool *is, struct err *err)
+{
+	struct qf_hint hint;
+	bool skip;
+
+	memset(l, 0, sizeof(*l));
+	l->module = module;
+	l->bias = qf_part(module, "bias") != NULL;
+	if (model_hint(m, module->name, &hint, &skip, err))
+		return -1;
+	l->format = qf_recognise(module, &hint);
+	l->layout = l->format ? l->format->name : foreign_layout(module);
+	*is = true;
+	if (l->format) {
+		look_quantized(&hint, l);
+	} else if (l->layout) {
+		l->broken = true;
+		snprintf(l->why, sizeof(l->why),
+			 "layout %s is not read yet", l->layout);
+	} else {
+		*is = look_dense(module, l);
+	}
+	return 0;
+}
+
+/* Numbers in names count as numbers, so that block 2 stands before 10. */
+static int natural(const char *a, const char *b)
+{
+	while (*a && *b) {
+		size_t na = strspn(a, "0123456789");
+		size_t nb = strspn(b, "0123456789");
+		size_t n = na && nb ? na : 1;
+		int c;
+
+		if (na && nb && na != nb)
+			return na < nb ? -1 : 1;
+		c = memcmp(a, b, n);
+		if (c)
+			return c;
+		a += n;
+		b += n;
+	}
+	return (*a != 0) - (*b != 0);
+}
+
+static int by_layer(const void *a, const void *b)
+{
+	const struct survey_layer *x = a, *y = b;
+	int c = natural(x->module->name, y->module->name);
+
+	/* the same name but for leading zeros: keep the table's order */
+	return c ? c : x->module < y->module ? -1 : x->module > y->module;
+}
+
+/* ---- the sums ---- */
+
+static uint64_t elements(const struct tensor *t)
+{
+	uint64_t n;
+
+	return tensor_count(t, &n) ? 0 : n;
+}
+
+static void add_parameters(const struct model *m, struct survey *s)
+{
+	for (uint32_t i = 0; i < m->tensor_count; i++)
+		if (tensor_is_float(m->tensor[i].type) &&
+		    !strstr(m->tensor[i].name, "rotary_emb.inv_freq"))
+			s->parameters += elements(&m->tensor[i]);
+	/* a quantized module counts as what it decodes to */
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct survey_layer *l = &s->layer[i];
+
+		if (!strcmp(l->layout, "dense"))
+			continue;
+		for (uint32_t k = 0; k < l->module->count; k++) {
+			const struct tensor *t = &l->module->part[k];
+
+			if (tensor_is_float(t->type) &&
+			    t != qf_part(l->module, "bias"))
+				s->parameters -= elements(t);
+		}
+		s->parameters += (uint64_t)l->spec.in * l->spec.out;
+	}
+}
+
+static void add_bits(struct survey *s)
+{
+	double bytes = 0, weights = 0;
+
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct survey_layer *l = &s->layer[i];
+
+		if (!l->format || l->broken)
+			continue;
+		weights += (double)l->spec.in * l->spec.out;
+		for (uint32_t k = 0; k < l->module->count; k++) {
+			const struct tensor *t = &l->module->part[k];
+
+			if (t != qf_part(l->module, "bias") &&
+			    t != qf_part(l->module, "weight"))
+				bytes += (double)t->size;
+		}
+	}
+	s->bits_per_weight = weights > 0 ? bytes * 8 / weights : 0;
+}
+
+/* As a config would say it.  One group per row is every size from `in` up;
+ * of these the config's own word is the one to show. */
+static int32_t said_group(const struct survey_layer *l, int32_t config)
+{
+	if (l->spec.groups > 1)
+		return (int32_t)l->spec.group_size;
+	return config > 0 && (uint32_t)config >= l->spec.in ? config : -1;
+}
+
+/* -1 stands for the largest size there is. */
+static int32_t larger_group(int32_t a, int32_t b)
+{
+	return a == -1 || b == -1 ? -1 : a > b ? a : b;
+}
+
+static int fold(const struct model *m, struct survey *s, struct err *err)
+{
+	const struct survey_layer *first = NULL, *act = NULL;
+	struct qf_hint hint;
+	bool skip;
+
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct survey_layer *l = &s->layer[i];
+		int32_t gs;
+
+		if (!l->format || l->broken)
+			continue;
+		if (model_hint(m, l->module->name, &hint, &skip, err))
+			return -1;
+		gs = said_group(l, hint.group_size);
+		if (!first) {
+			first = l;
+			s->bits = l->spec.bits;
+			s->group_size = gs;
+			s->sym = l->spec.sym;
+		}
+		s->mixed |= l->spec.bits != s->bits || gs != s->group_size ||
+			    !!l->spec.sym != s->sym;
+		if (l->spec.bits > s->bits)
+			s->bits = l->spec.bits;
+		s->group_size = larger_group(s->group_size, gs);
+		s->sym &= l->spec.sym;
+		/* a single group has no order */
+		if (l->spec.groups < 2)
+			continue;
+		s->mixed |= act && act->spec.act_order != l->spec.act_order;
+		s->desc_act |= l->spec.act_order;
+		act = l;
+	}
+	return 0;
+}
+
+static void name_format(struct survey *s)
+{
+	s->format = "dense";
+	for (uint32_t i = 0; i < s->count; i++) {
+		const char *layout = s->layer[i].layout;
+
+		s->odd |= s->layer[i].odd;
+		if (!strcmp(layout, "dense"))
+			continue;
+		s->quantized++;
+		if (s->quantized == 1)
+			s->format = layout;
+		else if (strcmp(s->format, layout))
+			s->format = "mixed";
+	}
+}
+
+int survey_model(const struct model *m, struct survey *out, struct err *err)
+{
+	memset(out, 0, sizeof(*out));
+	out->layer = mem_alloc(m->module_count, sizeof(*out->layer), err);
+	if (!out->layer)
+		return -1;
+	for (uint32_t i = 0; i < m->module_count; i++) {
+		bool is = false;
+
+		if (look(m, &m->module[i], &out->layer[out->count], &is, err))
+			goto fail;
+		out->count += is;
+	}
+	if (out->count)
+		qsort(out->layer, out->count, sizeof(*out->layer), by_layer);
+	name_format(out);
+	out->bytes = model_bytes(m);
+	add_parameters(m, out);
+	add_bits(out);
+	if (fold(m, out, err))
+		goto fail;
+	return 0;
+fail:
+	survey_release(out);
+	return -1;
+}
+
+void survey_release(struct survey *s)
+{
+	free(s->layer);
+	memset(s, 0, sizeof(*s));
+}
