@@ -267,7 +267,7 @@ int cpu_attend(struct be *be, const struct be_attend *a, struct err *err)
 	if (cpu_scratch(be, (j.state + rows * (a->head_dim + CHUNK)) *
 			sizeof(float), all * sizeof(float), err))
 		return -1;
-	tile_run(be->threads, runs * a->kv_heads * j.pieces, attend_tile, &j);
+	tile_run(be->blas_threads, runs * a->kv_heads * j.pieces, attend_tile, &j);
 	if (j.pieces > 1)
 		tile_run(be->threads, a->kv_heads, merge_tile, &j);
 	return 0;

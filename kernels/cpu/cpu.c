@@ -6,11 +6,25 @@
 #include "../tile.h"
 #include "host.h"
 
+#include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define THREADS_MAX 1024
+#define BLAS_THREADS_MAX 64 /* an OpenBLAS has that many work areas or more */
+
+/* How many threads may be inside OpenBLAS at a time.  Its serial build hands
+ * one work area to two callers now and then (0.3.21 as Debian builds it: the
+ * search for a free one is not locked), and results are silently wrong.  The
+ * OpenMP and pthread builds are safe; each call is to stay in its thread. */
+static uint32_t blas_threads(uint32_t threads)
+{
+	if (openblas_get_parallel() == OPENBLAS_SEQUENTIAL)
+		return 1;
+	openblas_set_num_threads(1);
+	return threads < BLAS_THREADS_MAX ? threads : BLAS_THREADS_MAX;
+}
 
 /* Whether this machine runs a set of kernels. */
 static int runs(const struct cpu_isa *isa)
@@ -82,6 +96,7 @@ static int cpu_open(const struct be_open *how, struct be **out,
 	be->threads = how->threads < 1 ? 1 : how->threads;
 	if (be->threads > THREADS_MAX)
 		be->threads = THREADS_MAX;
+	be->blas_threads = blas_threads(be->threads);
 	snprintf(be->describe, sizeof(be->describe), "cpu %s, %u thread%s",
 		 isa->name, be->threads, be->threads == 1 ? "" : "s");
 	*out = be;

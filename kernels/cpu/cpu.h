@@ -153,6 +153,8 @@ extern const struct cpu_isa cpu_isa_avx512;
 struct be {
 	const struct cpu_isa *isa;
 	uint32_t threads;
+	uint32_t blas_threads; /* for tiles that call OpenBLAS: its serial
+				  build may not be entered twice at a time */
 	/* Scratch that only grows: `own` bytes for each thread, and shared. */
 	char *own_mem, *all_mem;
 	size_t own, all;

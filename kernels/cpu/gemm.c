@@ -104,7 +104,7 @@ int cpu_gemm_wide(struct be *be, const struct cpu_wide *w, struct err *err)
 
 	if (cpu_scratch(be, floats * sizeof(float), 0, err))
 		return -1;
-	tile_run(be->threads, tiles_of(w->n, CPU_WIDE_N), wide_tile, &job);
+	tile_run(be->blas_threads, tiles_of(w->n, CPU_WIDE_N), wide_tile, &job);
 	return 0;
 }
 
@@ -188,6 +188,6 @@ int cpu_gemm(struct be *be, const struct be_gemm *g, struct err *err)
 	if (g->b->type != DT_F32)
 		return gemm_narrow(be, g, err);
 	tiles = tiles_of(g->c->rows, TILE_M) * tiles_of(g->c->cols, TILE_N);
-	tile_run(be->threads, tiles, sgemm_tile, &job);
+	tile_run(be->blas_threads, tiles, sgemm_tile, &job);
 	return 0;
 }

@@ -100,7 +100,7 @@ int cpu_syrk(struct be *be, const struct be_mat *x, double alpha,
 	    cpu_scratch(be, sizeof(float) * SIDE * SIDE, 0, err))
 		return -1;
 	if (x->rows)
-		tile_run(be->threads, side * (side + 1) / 2, syrk_tile, &s);
+		tile_run(be->blas_threads, side * (side + 1) / 2, syrk_tile, &s);
 	return 0;
 }
 
@@ -202,8 +202,8 @@ static int chol_run(struct chol *c, struct err *err)
 		if (c->n - c->k <= SIDE)
 			break;
 		left = tiles_of(c->n - c->k - SIDE, SIDE);
-		tile_run(c->be->threads, left, chol_panel, c);
-		tile_run(c->be->threads, left * (left + 1) / 2, chol_update,
+		tile_run(c->be->blas_threads, left, chol_panel, c);
+		tile_run(c->be->blas_threads, left * (left + 1) / 2, chol_update,
 			 c);
 	}
 	return 0;
@@ -277,7 +277,7 @@ int cpu_factor(struct be *be, const struct be_factor *f, struct err *err)
 	tile_run(be->threads, tiles_of(c.n, STRIP), chol_load, &c);
 	if (chol_run(&c, err))
 		goto out;
-	tile_run(be->threads, tiles_of(c.n, STRIP), invert_strip, &c);
+	tile_run(be->blas_threads, tiles_of(c.n, STRIP), invert_strip, &c);
 	ret = 0;
 out:
 	cpu_host_free(be, mem);

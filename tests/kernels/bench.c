@@ -1,0 +1,546 @@
+/* bench.c - how fast: GB/s and GFLOP/s of the operations that take the time,
+ * and what part that is of this machine's reading from memory and of its
+ * sgemm, both measured first (on the CPU; other devices leave it out).
+ *
+ * Bytes are those of the weights or of the arrays that must be touched.
+ * Weights come in as many copies as no cache holds, taken in turn.  A figure
+ * is the median of RUNS. */
+#include "../../kernels/tile.h"
+#include "kit.h"
+
+#include <cblas.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define RUNS 7
+#define CACHE ((size_t)192 << 20) /* more than this is in memory */
+#define COPIES 64
+
+struct bench {
+	const struct be_api *api;
+	struct be *be;
+	struct err err;
+	uint32_t threads;
+	double peak_bytes, peak_flops; /* per second; 0: not known */
+	int failed;
+};
+
+/* One figure: what to run, and its work. */
+struct item {
+	struct bench *b;
+	int (*run)(struct item *it, uint32_t turn);
+	double bytes, flops;
+	const char *kernel;
+	void *ctx;
+};
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* get waits for the device. */
+static void settle(struct bench *b)
+{
+	static const char byte;
+	char back;
+	void *p = NULL;
+
+	if (b->api->alloc(b->be, 1, &p, &b->err) ||
+	    b->api->put(b->be, p, &byte, 1, &b->err) ||
+	    b->api->get(b->be, &back, p, 1, &b->err))
+		b->failed = 1;
+	if (p)
+		b->api->free(b->be, p);
+}
+
+/* Seconds per run: each sample takes at least 30 ms. */
+static double seconds(struct item *it)
+{
+	double t[RUNS], start;
+	uint32_t turn = 0, each = 1;
+
+	for (;;) {
+		start = now();
+		for (uint32_t i = 0; i < each && !it->b->failed; i++)
+			if (it->run(it, turn++))
+				it->b->failed = 1;
+		settle(it->b);
+		if (it->b->failed || now() - start > 0.03)
+			break;
+		each *= 2;
+	}
+	for (int r = 0; r < RUNS && !it->b->failed; r++) {
+		start = now();
+		for (uint32_t i = 0; i < each; i++)
+			(void)it->run(it, turn++);
+		settle(it->b);
+		t[r] = (now() - start) / each;
+	}
+	if (it->b->failed)
+		return 1;
+	qsort(t, RUNS, sizeof(t[0]), by_value);
+	return t[RUNS / 2];
+}
+
+static void part(double have, double of)
+{
+	if (of > 0)
+		printf(" %5.1f %%", 100 * have / of);
+	else
+		printf("       -");
+}
+
+static void report(struct item *it, const char *what)
+{
+	double s = seconds(it);
+
+	if (it->b->failed) {
+		printf("%-38s FAILED: %s\n", what, it->b->err.msg);
+		return;
+	}
+	printf("%-38s %-20s %10.3f", what, it->kernel ? it->kernel : "",
+	       1e3 * s);
+	printf(" %7.2f", 1e-9 * it->bytes / s);
+	part(it->bytes / s, it->b->peak_bytes);
+	printf(" %8.1f", 1e-9 * it->flops / s);
+	part(it->flops / s, it->b->peak_flops);
+	printf("\n");
+	fflush(stdout);
+}
+
+/* ---- the machine ---- */
+
+struct peak {
+	uint64_t *mem;
+	size_t words; /* per tile */
+	uint64_t sum[1024];
+	float *a, *c;
+	int side;
+};
+
+static void read_tile(void *ctx, uint32_t tile)
+{
+	struct peak *p = ctx;
+	const uint64_t *w = p->mem + tile * p->words;
+	uint64_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+
+	for (size_t i = 0; i + 4 <= p->words; i += 4) {
+		s0 ^= w[i];
+		s1 ^= w[i + 1];
+		s2 ^= w[i + 2];
+		s3 ^= w[i + 3];
+	}
+	p->sum[tile % 1024] = s0 ^ s1 ^ s2 ^ s3;
+}
+
+static void sgemm_tile(void *ctx, uint32_t tile)
+{
+	struct peak *p = ctx;
+	int n = p->side;
+
+	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, n, 1, p->a,
+		    n, p->a, n, 0, p->c + (size_t)tile * (size_t)(n * n), n);
+}
+
+static double best_of(uint32_t threads, uint32_t tiles,
+		      void (*fn)(void *, uint32_t), void *ctx)
+{
+	double best = 1e9, t;
+
+	for (int i = 0; i < 9; i++) {
+		t = now();
+		tile_run(threads, tiles, fn, ctx);
+		t = now() - t;
+		best = t < best ? t : best;
+	}
+	return best;
+}
+
+/* Reading: 64 tiles of 4 MiB, the fastest of 9 passes.  sgemm: every thread
+ * has its own product of squares. */
+static void measure_machine(struct bench *b)
+{
+	static struct peak p;
+	uint32_t tiles = b->threads * 4;
+	size_t side = 1024, squares = side * side;
+
+	p.words = (size_t)4 << 17;
+	p.side = (int)side;
+	p.mem = calloc(64 * p.words, sizeof(*p.mem));
+	p.a = malloc(squares * sizeof(float));
+	p.c = malloc(tiles * squares * sizeof(float));
+	if (!p.mem || !p.a || !p.c) {
+		b->failed = 1;
+		goto out;
+	}
+	for (size_t i = 0; i < 64 * p.words; i++)
+		p.mem[i] = i;
+	for (size_t i = 0; i < squares; i++)
+		p.a[i] = (float)(i % 7);
+	b->peak_bytes = 64.0 * (double)p.words * 8 /
+			best_of(b->threads, 64, read_tile, &p);
+	b->peak_flops = 2.0 * tiles * (double)(squares * side) /
+			best_of(b->threads, tiles, sgemm_tile, &p);
+out:
+	free(p.mem);
+	free(p.a);
+	free(p.c);
+}
+
+/* ---- the operations ---- */
+
+static float noise(uint32_t *seed)
+{
+	*seed = *seed * 1664525u + 1013904223u;
+	return (float)(*seed >> 8) / 8388608.0F - 1;
+}
+
+static struct be_mat matrix(struct bench *b, uint32_t rows, uint32_t cols,
+			    enum dtype type)
+{
+	struct be_mat m = { 0 };
+	size_t n = (size_t)rows * cols, size = be_elem(type);
+	unsigned char *host = malloc(n * size);
+	uint32_t seed = 1;
+
+	if (!host || be_mat_new(b->api, b->be, rows, cols, type, &m, &b->err))
+		goto fail;
+	for (size_t i = 0; i < n; i++) {
+		float f = noise(&seed);
+		uint32_t bits;
+
+		memcpy(&bits, &f, 4);
+		if (type == DT_F32)
+			memcpy(host + i * 4, &f, 4);
+		else if (type == DT_F64)
+			memset(host + i * 8, 0, 8);
+		else /* any finite half will do */
+			memcpy(host + i * 2, (uint16_t[]){
+				(uint16_t)(bits >> 16 & 0x3fff) }, 2);
+	}
+	if (b->api->put(b->be, m.p, host, n * size, &b->err))
+		goto fail;
+	free(host);
+	return m;
+fail:
+	free(host);
+	b->failed = 1;
+	return m;
+}
+
+struct linear {
+	struct be_mat x, y, w[COPIES];
+	struct be_qw *q[COPIES];
+	uint32_t copies;
+};
+
+static int run_qgemm(struct item *it, uint32_t turn)
+{
+	struct linear *l = it->ctx;
+	struct bench *b = it->b;
+
+	return b->api->qgemm(b->be, &l->x, l->q[turn % l->copies], &l->y,
+			     &b->err);
+}
+
+static int run_gemm(struct item *it, uint32_t turn)
+{
+	struct linear *l = it->ctx;
+	struct bench *b = it->b;
+	struct be_gemm g = { &l->x, &l->w[turn % l->copies], &l->y, 1, 0, 1 };
+
+	return b->api->gemm(b->be, &g, &b->err);
+}
+
+static void linear_free(struct bench *b, struct linear *l)
+{
+	be_mat_free(b->api, b->be, &l->x);
+	be_mat_free(b->api, b->be, &l->y);
+	for (uint32_t i = 0; i < l->copies; i++) {
+		be_mat_free(b->api, b->be, &l->w[i]);
+		b->api->qw_free(b->be, l->q[i]);
+	}
+}
+
+static uint32_t copies_of(double bytes)
+{
+	double n = ceil((double)CACHE / bytes);
+
+	return n > COPIES ? COPIES : (uint32_t)n;
+}
+
+static int random_ql(struct bench *b, struct ql *ql, const uint32_t dim[4],
+		     int shuffled)
+{
+	struct ql_spec spec = { .out = dim[0], .in = dim[1],
+				.groups = (dim[1] + dim[3] - 1) / dim[3],
+				.group_size = dim[3], .bits = (uint8_t)dim[2],
+				.scale_type = DT_F16 };
+	uint32_t seed = 7;
+
+	if (ql_init(ql, &spec, &b->err))
+		return -1;
+	for (size_t i = 0; i < (size_t)spec.out * spec.in; i++) {
+		seed = seed * 1664525u + 1013904223u;
+		ql->code[i] = (uint8_t)(seed >> 24 & ((1u << spec.bits) - 1));
+	}
+	for (size_t i = 0; i < (size_t)spec.out * spec.groups; i++) {
+		ql->scale[i] = 0.0078125F;
+		ql->zero[i] = (float)(1u << (spec.bits - 1));
+	}
+	for (uint32_t k = 0; shuffled && k < spec.in; k++)
+		ql->group_of[k] = (uint32_t)((uint64_t)k * 40503 % spec.in) /
+				  dim[3];
+	return 0;
+}
+
+/* dim: out, in, bits, group size. */
+static void bench_qgemm(struct bench *b, const uint32_t dim[4],
+			const uint32_t *ms, int shuffled)
+{
+	struct linear l = { 0 };
+	struct item it = { .b = b, .run = run_qgemm, .ctx = &l };
+	double count = (double)dim[0] * dim[1];
+	struct ql ql;
+	char what[64];
+
+	/* codes, and a scale and a zero of 16 bits per group */
+	it.bytes = count * dim[2] / 8 + count / dim[3] * 4;
+	l.copies = copies_of(it.bytes);
+	b->failed = random_ql(b, &ql, dim, shuffled);
+	for (uint32_t i = 0; i < l.copies && !b->failed; i++)
+		b->failed = b->api->qw_new(b->be, &ql, &l.q[i], &b->err);
+	if (!b->failed)
+		ql_release(&ql);
+	for (; *ms && !b->failed; ms++) {
+		l.x = matrix(b, *ms, dim[1], DT_F32);
+		l.y = matrix(b, *ms, dim[0], DT_F32);
+		it.flops = 2 * count * *ms;
+		it.kernel = b->failed ? "" : b->api->qw_kernel(b->be, l.q[0],
+							       *ms);
+		snprintf(what, sizeof(what), "qgemm %ux%ux%u b%u g%u%s", *ms,
+			 dim[0], dim[1], dim[2], dim[3],
+			 shuffled ? " act-order" : "");
+		report(&it, what);
+		be_mat_free(b->api, b->be, &l.x);
+		be_mat_free(b->api, b->be, &l.y);
+	}
+	linear_free(b, &l);
+}
+
+static void bench_gemm(struct bench *b, enum dtype type, const uint32_t *ms)
+{
+	const uint32_t n = 4096;
+	struct linear l = { 0 };
+	struct item it = { .b = b, .run = run_gemm, .ctx = &l };
+	char what[64];
+
+	it.bytes = (double)n * n * (double)be_elem(type);
+	l.copies = copies_of(it.bytes);
+	for (uint32_t i = 0; i < l.copies; i++)
+		l.w[i] = matrix(b, n, n, type);
+	for (; *ms && !b->failed; ms++) {
+		l.x = matrix(b, *ms, n, DT_F32);
+		l.y = matrix(b, *ms, n, DT_F32);
+		it.flops = 2.0 * n * n * *ms;
+		snprintf(what, sizeof(what), "gemm %ux%ux%u %s", *ms, n, n,
+			 type == DT_F32 ? "f32" :
+			 type == DT_F16 ? "f16" : "bf16");
+		report(&it, what);
+		be_mat_free(b->api, b->be, &l.x);
+		be_mat_free(b->api, b->be, &l.y);
+	}
+	linear_free(b, &l);
+}
+
+static int run_attend(struct item *it, uint32_t turn)
+{
+	(void)turn;
+	return it->b->api->attend(it->b->be, it->ctx, &it->b->err);
+}
+
+static void bench_attend(struct bench *b, uint32_t tokens, uint32_t first)
+{
+	const uint32_t heads = 32, kv = 8, d = 128;
+	struct be_mat q = matrix(b, tokens, heads * d, DT_F32);
+	struct be_mat k = matrix(b, first + tokens, kv * d, DT_F32);
+	struct be_mat v = matrix(b, first + tokens, kv * d, DT_F32);
+	struct be_mat out = matrix(b, tokens, heads * d, DT_F32);
+	struct be_attend a = { &q, &k, &v, &out, first, heads, kv, d, 0.08F };
+	struct item it = { .b = b, .run = run_attend, .ctx = &a };
+	double pairs = tokens * (first + (tokens + 1) / 2.0);
+	char what[64];
+
+	it.bytes = 8.0 * kv * d * (first + tokens);
+	it.flops = 4.0 * heads * d * pairs;
+	snprintf(what, sizeof(what), "attend 32/8x128, %u tokens from %u",
+		 tokens, first);
+	report(&it, what);
+	be_mat_free(b->api, b->be, &q);
+	be_mat_free(b->api, b->be, &k);
+	be_mat_free(b->api, b->be, &v);
+	be_mat_free(b->api, b->be, &out);
+}
+
+/* Arrays of the quantizer's operations on a layer [n][n]. */
+struct quant {
+	struct be_mat x, h, u, w, corner, block, err, rest;
+	float *grid;
+	uint8_t *code;
+	double *loss;
+	uint32_t group[128];
+};
+
+static int run_syrk(struct item *it, uint32_t turn)
+{
+	struct quant *q = it->ctx;
+
+	(void)turn;
+	return it->b->api->syrk(it->b->be, &q->x, 1e-3, &q->h, &it->b->err);
+}
+
+static int run_factor(struct item *it, uint32_t turn)
+{
+	struct quant *q = it->ctx;
+	struct be_factor f = { &q->h, &q->u, 0.01 };
+
+	(void)turn;
+	return it->b->api->factor(it->b->be, &f, &it->b->err);
+}
+
+static int run_grid(struct item *it, uint32_t turn)
+{
+	struct quant *q = it->ctx;
+	struct be_grid g = { &q->block, q->grid, q->grid + q->w.rows, 1, 4, 0,
+			     DT_F16 };
+
+	(void)turn;
+	return it->b->api->grid(it->b->be, &g, &it->b->err);
+}
+
+static int run_sweep(struct item *it, uint32_t turn)
+{
+	struct quant *q = it->ctx;
+	struct be_sweep s = { &q->block, &q->corner, &q->err, q->code, 128,
+			      q->grid, q->grid + q->w.rows, 1, q->group,
+			      q->loss, 4 };
+
+	(void)turn;
+	return it->b->api->sweep(it->b->be, &s, &it->b->err);
+}
+
+static int run_lazy(struct item *it, uint32_t turn)
+{
+	struct quant *q = it->ctx;
+	struct be_gemm g = { &q->err, &q->rest, &q->w, -1e-3F, 1, 0 };
+
+	(void)turn;
+	return it->b->api->gemm(it->b->be, &g, &it->b->err);
+}
+
+static void bench_quant(struct bench *b, uint32_t n)
+{
+	const uint32_t m = 2048, cols = 128;
+	double nn = (double)n * n;
+	struct be_mat grid = matrix(b, 2, n, DT_F32);
+	struct be_mat loss = matrix(b, 1, n, DT_F64);
+	struct be_mat code = matrix(b, n, cols, DT_F16);
+	struct quant q = {
+		.x = matrix(b, m, n, DT_F32), .h = matrix(b, n, n, DT_F64),
+		.u = matrix(b, n, n, DT_F32), .w = matrix(b, n, n, DT_F32),
+		.err = matrix(b, n, cols, DT_F32), .grid = grid.p,
+		.code = code.p, .loss = loss.p,
+	};
+	struct item it = { .b = b, .ctx = &q };
+
+	q.block = be_cols(&q.w, 0, cols);
+	q.corner = be_rows(&q.u, 0, cols);
+	q.rest = q.corner;
+	q.corner = be_cols(&q.corner, 0, cols);
+	it.run = run_syrk;
+	it.flops = m * nn; /* of one triangle */
+	it.bytes = 8 * nn + 4.0 * m * n;
+	report(&it, "syrk [2048][4096]");
+	it.run = run_factor;
+	it.flops = 2 * nn * n / 3;
+	it.bytes = 12 * nn;
+	report(&it, "factor 4096 (f64)");
+	it.run = run_grid;
+	it.flops = 0;
+	it.bytes = 4.0 * n * cols;
+	report(&it, "grid [4096][128]");
+	it.run = run_sweep;
+	it.flops = (double)n * cols * (cols + 1);
+	it.bytes = 13.0 * n * cols;
+	report(&it, "sweep [4096][128]");
+	it.run = run_lazy;
+	it.flops = 2.0 * n * n * cols;
+	it.bytes = 8 * nn;
+	report(&it, "gemm 4096x4096x128 (lazy update)");
+	be_mat_free(b->api, b->be, &q.x);
+	be_mat_free(b->api, b->be, &q.h);
+	be_mat_free(b->api, b->be, &q.u);
+	be_mat_free(b->api, b->be, &q.w);
+	be_mat_free(b->api, b->be, &q.err);
+	be_mat_free(b->api, b->be, &grid);
+	be_mat_free(b->api, b->be, &loss);
+	be_mat_free(b->api, b->be, &code);
+}
+
+static void bench_all(struct bench *b)
+{
+	static const uint32_t one[] = { 1, 0 }, few[] = { 1, 8, 512, 0 };
+	static const uint32_t many[] = { 1, 2, 4, 8, 9, 16, 32, 64, 512, 0 };
+
+	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 4, 128 }, many, 0);
+	bench_qgemm(b, (const uint32_t[]){ 11008, 4096, 4, 128 }, few, 0);
+	bench_qgemm(b, (const uint32_t[]){ 4096, 11008, 4, 128 }, one, 0);
+	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 4, 32 }, one, 0);
+	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 4, 128 }, few, 1);
+	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 2, 128 }, one, 0);
+	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 3, 128 }, few, 0);
+	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 8, 128 }, few, 0);
+	bench_gemm(b, DT_F16, few);
+	bench_gemm(b, DT_BF16, one);
+	bench_gemm(b, DT_F32, few);
+	bench_attend(b, 1, 4095);
+	bench_attend(b, 512, 0);
+	bench_attend(b, 512, 3584);
+	bench_quant(b, 4096);
+}
+
+int kit_bench(const char *device, const char *kernel, uint32_t threads)
+{
+	struct bench b = { .threads = threads ? threads : tile_cores() };
+	char why[256];
+
+	if (be_select(device, b.threads, kernel, &b.api, &b.be, why, &b.err)) {
+		fprintf(stderr, "check: %s\n", b.err.msg);
+		return b.err.code;
+	}
+	printf("%s\n", why);
+	if (b.api == &be_cpu && !b.failed) {
+		measure_machine(&b);
+		printf("reads %.1f GB/s, sgemm %.1f GFLOP/s\n",
+		       1e-9 * b.peak_bytes, 1e-9 * b.peak_flops);
+	}
+	printf("%-38s %-20s %10s %7s %7s %8s %7s\n", "operation", "kernel",
+	       "ms", "GB/s", "of peak", "GFLOP/s", "of peak");
+	bench_all(&b);
+	b.api->close(b.be);
+	return b.failed ? 1 : 0;
+}

@@ -1,0 +1,291 @@
+/* linear.c - gemm and qgemm against the reference. */
+#include "../../libfmt/base/half.h"
+#include "kit.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const enum dtype floats[] = { DT_F32, DT_F16, DT_BF16 };
+
+/* Sum over k of |a| |b|: what an error is measured against. */
+static double *gemm_mag(const struct be_gemm *g, const struct arr *a,
+			const struct arr *b, const struct arr *c)
+{
+	uint32_t m = c->ref.rows, n = c->ref.cols;
+	double *mag = calloc((size_t)m * n + 1, sizeof(*mag));
+
+	for (uint32_t i = 0; mag && i < m; i++)
+		for (uint32_t j = 0; j < n; j++) {
+			double sum = 0;
+
+			for (uint32_t k = 0; k < a->ref.cols; k++)
+				sum += fabs(arr_get(a, i, k) *
+					    (g->trans_b ? arr_get(b, j, k)
+							: arr_get(b, k, j)));
+			sum *= fabs((double)g->alpha);
+			if (g->beta != 0)
+				sum += fabs((double)g->beta *
+					    arr_get(c, i, j));
+			mag[(size_t)i * n + j] = sum + 1e-30;
+		}
+	return mag;
+}
+
+static void gemm_case(struct kit *k, const uint32_t dim[3], enum dtype type,
+		      int trans)
+{
+	static const float alphas[] = { 1, 1, -1, 0.5F };
+	static const float betas[] = { 0, 0, 1, -2 };
+	struct arr a = arr_mat(k, dim[0], dim[2], kit_below(k, 4), DT_F32);
+	struct arr b = trans
+		? arr_mat(k, dim[1], dim[2], kit_below(k, 4), type)
+		: arr_mat(k, dim[2], dim[1], kit_below(k, 4), type);
+	struct arr c = arr_mat(k, dim[0], dim[1], kit_below(k, 4), DT_F32);
+	struct be_gemm g = { &a.ref, &b.ref, &c.ref, KIT_PICK(k, alphas),
+			     KIT_PICK(k, betas), trans };
+	double *mag;
+	int ref;
+
+	kit_case(k, "[%u][%u] by [%u], type %d, trans %d, alpha %g, beta %g",
+		 dim[0], dim[2], dim[1], (int)type, trans, (double)g.alpha,
+		 (double)g.beta);
+	arr_random(&a, 1);
+	arr_random(&b, 1);
+	if (g.beta != 0)
+		arr_random(&c, 1);
+	else /* beta 0 must not read C */
+		memset(c.ref.p, 0xff, c.bytes);
+	arr_up(&a);
+	arr_up(&b);
+	arr_up(&c);
+	mag = gemm_mag(&g, &a, &b, &c);
+	ref = be_ref.gemm(k->ref, &g, &k->err);
+	g.a = &a.dev;
+	g.b = &b.dev;
+	g.c = &c.dev;
+	if (kit_ran(k, ref, k->api->gemm(k->be, &g, &k->err))) {
+		arr_near(&c, "c", mag, 1e-6);
+		arr_same(&a, "a");
+		arr_same(&b, "b");
+	}
+	free(mag);
+	arr_free(&a);
+	arr_free(&b);
+	arr_free(&c);
+}
+
+static void test_gemm(struct kit *k)
+{
+	static const uint32_t ms[] = { 1, 2, 3, 4, 5, 7, 8, 9, 17, 33 };
+	static const uint32_t ns[] = { 1, 2, 3, 5, 8, 16, 67, 129, 300 };
+	static const uint32_t ks[] = { 1, 2, 7, 8, 15, 16, 17, 33, 64, 127,
+				       300 };
+	static const uint32_t edge[][3] = {
+		{ 1, 3, 2049 }, { 2, 2050, 31 }, { 12, 130, 1100 },
+		{ 257, 258, 3 }, { 4, 1, 1 }, { 0, 5, 5 }, { 5, 0, 5 },
+		{ 3, 4, 0 }, { 9, 4, 0 },
+	};
+
+	k->what = "gemm";
+	for (uint32_t i = 0; i < 90; i++) {
+		uint32_t dim[3] = { KIT_PICK(k, ms), KIT_PICK(k, ns),
+				    KIT_PICK(k, ks) };
+
+		gemm_case(k, dim, floats[i % 3], i % 6 < 4);
+	}
+	for (uint32_t i = 0; i < sizeof(edge) / sizeof(edge[0]); i++)
+		for (uint32_t t = 0; t < 3; t++)
+			gemm_case(k, edge[i], floats[t], kit_below(k, 3) > 0);
+}
+
+/* One quantized weight of the test. */
+struct qcase {
+	uint32_t out, in, group_size;
+	uint8_t bits;
+	uint8_t order; /* of the inputs: 0 as they are, 1 shuffled whole
+			  groups' members, 2 any group for any input */
+	uint8_t sym;
+	enum ql_zero kind;
+	enum dtype scale_type;
+};
+
+/* group_of: members of a group stand anywhere (1), or groups have any size,
+ * also none (2). */
+static void fill_groups(struct kit *k, struct ql *ql, uint8_t order)
+{
+	uint32_t in = ql->spec.in;
+
+	if (order == 2)
+		for (uint32_t i = 0; i < in; i++)
+			ql->group_of[i] = kit_below(k, ql->spec.groups);
+	for (uint32_t i = in - 1; order == 1 && i > 0; i--) {
+		uint32_t j = kit_below(k, i + 1), t = ql->group_of[i];
+
+		ql->group_of[i] = ql->group_of[j];
+		ql->group_of[j] = t;
+	}
+}
+
+static float round_to(float f, enum dtype t)
+{
+	if (t == DT_F16)
+		return half_to_f32(half_from_f32(f));
+	if (t == DT_BF16)
+		return half_bf16_to_f32(half_bf16_from_f32(f));
+	return f;
+}
+
+static int fill_ql(struct kit *k, struct ql *ql, const struct qcase *q)
+{
+	struct ql_spec spec = {
+		.out = q->out, .in = q->in,
+		.groups = (q->in + q->group_size - 1) / q->group_size,
+		.group_size = q->group_size, .bits = q->bits,
+		.zero_kind = q->kind, .scale_type = q->scale_type,
+	};
+	uint32_t maxq = (1u << q->bits) - 1;
+
+	if (ql_init(ql, &spec, &k->err))
+		return -1;
+	for (size_t i = 0; i < (size_t)q->out * q->in; i++)
+		ql->code[i] = (uint8_t)(kit_rand(k) & maxq);
+	for (size_t i = 0; i < (size_t)q->out * spec.groups; i++) {
+		/* a v1 file reads zeros up to 2^bits */
+		uint32_t zero = kit_below(k, maxq + 2);
+		float s = 0.002F + 0.02F * (float)kit_below(k, 1000) / 1000;
+
+		ql->scale[i] = round_to(s, q->scale_type);
+		ql->zero[i] = (float)(q->sym ? (maxq + 1) / 2 : zero);
+		if (q->kind == QL_OFFSET)
+			ql->zero[i] = round_to(ql->zero[i] * s, q->scale_type);
+	}
+	fill_groups(k, ql, q->order);
+	ql_observe(ql);
+	return 0;
+}
+
+static double *qgemm_mag(const struct ql *ql, const struct arr *x)
+{
+	uint32_t m = x->ref.rows, n = ql->spec.out, in = ql->spec.in;
+	double *mag = calloc((size_t)m * n + 1, sizeof(*mag));
+
+	for (uint32_t r = 0; mag && r < m; r++)
+		for (uint32_t o = 0; o < n; o++)
+			for (uint32_t i = 0; i < in; i++) {
+				size_t g = (size_t)o * ql->spec.groups +
+					   ql->group_of[i];
+				/* the largest weight of the group: codes may
+				 * be summed before zeros come off */
+				double w = (double)ql->scale[g] *
+					   (1u << ql->spec.bits);
+
+				mag[(size_t)r * n + o] +=
+					fabs(arr_get(x, r, i)) * w;
+			}
+	return mag;
+}
+
+static void qgemm_run(struct kit *k, const struct ql *ql, uint32_t m)
+{
+	struct arr x = arr_mat(k, m, ql->spec.in, kit_below(k, 4), DT_F32);
+	struct arr y = arr_mat(k, m, ql->spec.out, kit_below(k, 4), DT_F32);
+	struct be_qw *ref = NULL, *dev = NULL;
+	double *mag;
+	int ret;
+
+	arr_random(&x, 1);
+	arr_up(&x);
+	/* what y holds before is not read */
+	memset(y.ref.p, 0xff, y.bytes);
+	arr_up(&y);
+	mag = qgemm_mag(ql, &x);
+	ret = be_ref.qw_new(k->ref, ql, &ref, &k->err);
+	if (kit_ran(k, ret, k->api->qw_new(k->be, ql, &dev, &k->err))) {
+		ret = be_ref.qgemm(k->ref, &x.ref, ref, &y.ref, &k->err);
+		if (!k->api->qw_kernel(k->be, dev, m)[0])
+			kit_fail(k, "the kernel has no name");
+		if (kit_ran(k, ret, k->api->qgemm(k->be, &x.dev, dev, &y.dev,
+						  &k->err))) {
+			arr_near(&y, "y", mag, 3e-7);
+			arr_same(&x, "x");
+		}
+	}
+	be_ref.qw_free(k->ref, ref);
+	k->api->qw_free(k->be, dev);
+	free(mag);
+	arr_free(&x);
+	arr_free(&y);
+}
+
+static void qgemm_case(struct kit *k, const struct qcase *q, uint32_t m)
+{
+	struct ql ql;
+
+	kit_case(k, "%u x [%u][%u], %u bits, groups of %u, order %u, sym %u, "
+		 "kind %d, scales %d", m, q->out, q->in, q->bits,
+		 q->group_size, q->order, q->sym, (int)q->kind,
+		 (int)q->scale_type);
+	if (fill_ql(k, &ql, q)) {
+		kit_fail(k, "%s", k->err.msg);
+		return;
+	}
+	qgemm_run(k, &ql, m);
+	ql_release(&ql);
+}
+
+static void test_qgemm(struct kit *k)
+{
+	static const uint8_t bits[] = { 2, 3, 4, 8 };
+	static const uint32_t ms[] = { 1, 1, 2, 3, 4, 5, 7, 8, 9, 20 };
+	static const uint32_t outs[] = { 1, 2, 3, 4, 5, 8, 13, 64, 70, 260 };
+	static const uint32_t ins[] = { 1, 8, 15, 16, 31, 64, 96, 128, 130,
+					256, 384, 500, 512, 1024, 1300 };
+	static const uint32_t groups[] = { 0, 1, 2, 10, 16, 32, 32, 48, 64,
+					   100, 128, 128, 256, 1024 };
+
+	k->what = "qgemm";
+	for (uint32_t i = 0; i < 240; i++) {
+		struct qcase q = {
+			.out = KIT_PICK(k, outs), .in = KIT_PICK(k, ins),
+			.group_size = KIT_PICK(k, groups),
+			.bits = bits[i % 4], .order = (uint8_t)(i / 4 % 3),
+			.sym = (uint8_t)kit_below(k, 2),
+			.kind = kit_below(k, 4) ? QL_POINT : QL_OFFSET,
+			.scale_type = KIT_PICK(k, floats),
+		};
+
+		if (!q.group_size || q.group_size > q.in)
+			q.group_size = q.in;
+		qgemm_case(k, &q, KIT_PICK(k, ms));
+	}
+}
+
+/* Shapes with several pieces, and codes that have no layout of their own. */
+static void test_qgemm_large(struct kit *k)
+{
+	static const struct qcase large[] = {
+		{ 132, 2200, 128, 4, 0, 0, QL_POINT, DT_F16 },
+		{ 129, 2200, 2200, 3, 1, 1, QL_POINT, DT_F16 },
+		{ 7, 4096, 128, 2, 0, 0, QL_POINT, DT_BF16 },
+		{ 6, 4096, 32, 3, 1, 0, QL_POINT, DT_F16 },
+		{ 70, 1024, 64, 8, 2, 0, QL_OFFSET, DT_F16 },
+		{ 30, 300, 32, 5, 0, 0, QL_POINT, DT_F16 },
+		{ 30, 300, 32, 6, 1, 0, QL_POINT, DT_F32 },
+		{ 30, 300, 300, 7, 0, 1, QL_POINT, DT_F16 },
+	};
+
+	k->what = "qgemm";
+	for (uint32_t i = 0; i < sizeof(large) / sizeof(large[0]); i++) {
+		qgemm_case(k, &large[i], 1);
+		qgemm_case(k, &large[i], 3);
+		qgemm_case(k, &large[i], 11);
+	}
+}
+
+void kit_linear(struct kit *k)
+{
+	test_gemm(k);
+	test_qgemm(k);
+	test_qgemm_large(k);
+}
