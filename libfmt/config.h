@@ -37,7 +37,7 @@ struct config_quant {
 	const char *method;      /* quant_method: "gptq", ...; NULL: not said */
 	const char *format;      /* checkpoint_format; NULL: not said */
 	const char *quantizer;   /* meta.quantizer (first entry); or NULL */
-	bool by_gptqmodel;       /* any entry of meta.quantizer is gptqmodel's */
+	bool by_gptqmodel;       /* an entry of meta.quantizer is gptqmodel's */
 	bool swap3;              /* ... in a version from 0.9.0 to 6.0.3, whose
 				    3-bit v1 zeros are made otherwise */
 	bool disagree;           /* the two homes contradict each other */
@@ -50,7 +50,8 @@ struct config_quant {
 /* `config` is config.json's tree, `quantize` quantize_config.json's; either
  * may be NULL.  A field of the wrong type is ERR_INPUT.  What the first home
  * does not say is taken from the second.  Numbers of methods that are not of
- * the GPTQ family (exl2, fp8, ...) are not looked at: they mean other things. */
+ * the GPTQ family (exl2, fp8, ...) are not looked at: they mean something
+ * else. */
 int config_quant_read(const struct cJSON *config, const struct cJSON *quantize,
 		      struct config_quant *out, struct err *err);
 /* "config.json", "quantize_config.json", "inferred" or "none". */

@@ -121,7 +121,8 @@ int llama_linear_parse(const char *module, uint32_t *layer,
 
 uint64_t llama_parameters(const struct llama_config *c)
 {
-	uint64_t block = 2ull * c->hidden + (c->qk_norm ? 2ull * c->head_dim : 0);
+	uint64_t block = 2ull * c->hidden +
+			 (c->qk_norm ? 2ull * c->head_dim : 0);
 	uint32_t in, out;
 
 	for (int i = 0; i < LLAMA_LINEARS; i++) {
@@ -148,12 +149,13 @@ static int check_dense(const struct model *m, const char *name, int rank,
 		return -1;
 	if (!tensor_is_shape(t, rank, dim[0], dim[1]))
 		return err_set(err, ERR_INPUT, "%s: %s: shape %s, expected %s",
-			       model_file_of(m, t), name, tensor_shape_text(t, have),
+			       model_file_of(m, t), name,
+			       tensor_shape_text(t, have),
 			       tensor_shape_text(&wanted, want));
 	if (t->type != DT_F16 && t->type != DT_BF16 && t->type != DT_F32)
 		return err_set(err, ERR_UNSUP, "%s: %s: dtype %s; F16, BF16 "
-			       "and F32 are supported", model_file_of(m, t), name,
-			       tensor_dtype_name(t->type));
+			       "and F32 are supported", model_file_of(m, t),
+			       name, tensor_dtype_name(t->type));
 	return 0;
 }
 

@@ -38,7 +38,7 @@ struct llama_config {
 		double low_freq, high_freq;    /* llama3 */
 		double beta_fast, beta_slow;   /* yarn */
 		double attention_factor;       /* yarn; 0: from factor */
-		double mscale, mscale_all_dim; /* yarn (DeepSeek style); 0: none */
+		double mscale, mscale_all_dim; /* yarn; 0: none */
 		bool truncate;                 /* yarn; default true */
 		uint32_t original_max_pos;     /* llama3, yarn; else max_pos */
 	} rope;
@@ -56,7 +56,8 @@ int llama_config_read(const struct cJSON *config,
 
 /* The linears of a block in the order of the forward pass. */
 enum llama_linear {
-	LLAMA_Q = 0, LLAMA_K, LLAMA_V, LLAMA_O, LLAMA_GATE, LLAMA_UP, LLAMA_DOWN,
+	LLAMA_Q = 0, LLAMA_K, LLAMA_V, LLAMA_O, LLAMA_GATE, LLAMA_UP,
+	LLAMA_DOWN,
 	LLAMA_LINEARS
 };
 /* Linears that share one input: qkv | o | gate up | down. */

@@ -80,7 +80,8 @@ static int read_sizes(const struct cJSON *j, struct llama_config *c,
 
 	if (need_u32(j, "hidden_size", MAX_HIDDEN, &c->hidden, err) ||
 	    need_u32(j, "intermediate_size", MAX_INTER, &c->inter, err) ||
-	    need_u32(j, "num_hidden_layers", LLAMA_LAYERS_MAX, &c->layers, err) ||
+	    need_u32(j, "num_hidden_layers", LLAMA_LAYERS_MAX, &c->layers,
+		     err) ||
 	    need_u32(j, "num_attention_heads", MAX_HEADS, &c->heads, err) ||
 	    need_u32(j, "vocab_size", MAX_VOCAB, &c->vocab, err))
 		return -1;
@@ -300,7 +301,8 @@ static int read_rope(const struct cJSON *j, struct llama_config *c,
 		return -1;
 	if (o && !json_is_null(o)) {
 		if (!json_is_object(o))
-			return err_set(err, ERR_INPUT, "%s: not an object", key);
+			return err_set(err, ERR_INPUT, "%s: not an object",
+				       key);
 		if (json_get_double(o, "rope_theta", &c->rope.theta, err) ||
 		    read_scaling(o, c, err))
 			return err_ctx(err, "%s", key);

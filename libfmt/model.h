@@ -37,7 +37,7 @@ enum model_odd {
 					     index speaks of other files */
 	MODEL_ODD_UNLISTED = 1u << 1,     /* tensors that the index misses */
 	MODEL_ODD_NO_INDEX = 1u << 2,     /* shards without an index */
-	MODEL_ODD_CONFIGS = 1u << 3       /* the two quantization configs differ */
+	MODEL_ODD_CONFIGS = 1u << 3       /* the quantization configs differ */
 };
 
 enum model_flags {

@@ -16,7 +16,7 @@ struct model;
 
 struct survey_layer {
 	const struct qf_module *module;
-	const struct qfmt *format;  /* NULL: dense, or a layout we cannot read */
+	const struct qfmt *format;  /* NULL: dense, or without a reader */
 	const char *layout;         /* its name; "dense"; or, with `broken`,
 				       that of a layout without a reader */
 	struct ql_spec spec;        /* in, out, bits (of the element type) are
@@ -28,7 +28,7 @@ struct survey_layer {
 };
 
 struct survey {
-	const char *format;         /* "gptq", "gptq_v2", "dense", "mixed", ... */
+	const char *format;         /* "gptq", "dense", "mixed", ... */
 	struct survey_layer *layer; /* 2-D weights that are linears (quantized,
 				       or dense and not embeddings or norms),
 				       block 2 before block 10 */

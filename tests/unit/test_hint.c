@@ -1,0 +1,215 @@
+/* What the configs say of a module: dynamic rules, the architecture's shapes,
+ * and the tensors' word where two configs disagree. */
+#include "../../libfmt/llama.h"
+#include "ckpt.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+static void says(const struct err *err, int code, const char *text)
+{
+	if (err->code != code || !strstr(err->msg, text))
+		fail_msg("\"%s\" (%d) does not say \"%s\" (%d)", err->msg,
+			 err->code, text, code);
+}
+
+/* Opening must fail so. */
+static void refused(const char *path, int code, const char *text)
+{
+	struct model *m = NULL;
+	struct err err;
+
+	if (!model_open(path, 0, &m, &err))
+		fail_msg("%s was opened (expected \"%s\")", path, text);
+	assert_null(m);
+	says(&err, code, text);
+}
+
+static struct model *opened(const char *path)
+{
+	struct model *m = NULL;
+	struct err err;
+
+	if (model_open(path, 0, &m, &err))
+		fail_msg("%s", err.msg);
+	return m;
+}
+
+static void write_text(struct scratch *s, const char *name, const char *text)
+{
+	assert_non_null(scratch_write(s, name, text, strlen(text)));
+}
+
+/* A golden layer as a checkpoint with the given configs. */
+static void make_layer(struct scratch *s, const char *golden,
+		       const char *config, const char *quantize)
+{
+	struct err err;
+	char from[160];
+
+	snprintf(from, sizeof(from), "tests/golden/%s/model.safetensors",
+		 golden);
+	if (io_copy_file(from, scratch_path(s, "model.safetensors"), &err))
+		fail_msg("%s", err.msg);
+	if (config)
+		write_text(s, "config.json", config);
+	if (quantize)
+		write_text(s, "quantize_config.json", quantize);
+}
+
+static const struct qf_hint *hint(const struct model *m, const char *module,
+				  bool *skip)
+{
+	static struct qf_hint h;
+	struct err err;
+
+	if (model_hint(m, module, &h, skip, &err))
+		fail_msg("%s", err.msg);
+	return &h;
+}
+
+static void test_dynamic_rules(void **state)
+{
+	struct scratch *s = *state;
+	struct model *m;
+	bool skip;
+
+	make_layer(s, "gptq_v1/v1_b4_g32_sym_act_cuda", NULL,
+		   "{\"bits\": 4, \"group_size\": 32, \"sym\": true, "
+		   "\"dynamic\": {"
+		   "\"+:model.layers.1\": {\"bits\": 8, \"group_size\": -1},"
+		   "\".*down_proj\": {\"bits\": 3, \"sym\": false},"
+		   "\"mlp\": {\"bits\": 2},"
+		   "\"-:.*\\\\.k_proj\": {\"bits\": 2}}}");
+	m = opened(s->dir);
+	assert_int_equal(hint(m, "model.layers.0.mlp.up_proj", &skip)->bits,
+			 4);
+	assert_false(skip);
+	/* from the start, but not to the end: 1 hits 10 as well */
+	assert_int_equal(hint(m, "model.layers.10.mlp.up_proj", &skip)->bits,
+			 8);
+	assert_int_equal(hint(m, "model.layers.1.mlp.down_proj",
+			      &skip)->group_size, -1);
+	/* the first rule wins */
+	assert_int_equal(hint(m, "model.layers.1.mlp.down_proj", &skip)->bits,
+			 8);
+	assert_int_equal(hint(m, "model.layers.1.mlp.down_proj", &skip)->sym,
+			 1);
+	assert_int_equal(hint(m, "model.layers.2.mlp.down_proj", &skip)->sym,
+			 0);
+	assert_int_equal(hint(m, "model.layers.2.mlp.down_proj", &skip)->bits,
+			 3);
+	/* negative ones before all others */
+	hint(m, "model.layers.1.self_attn.k_proj", &skip);
+	assert_true(skip);
+	hint(m, "model.layers.1.self_attn.q_proj", &skip);
+	assert_false(skip);
+	model_close(m);
+}
+
+static void test_hostile_rules(void **state)
+{
+	struct scratch *s = *state;
+	struct qf_hint h;
+	struct model *m;
+	struct err err;
+	char name[4096];
+	bool skip;
+
+	make_layer(s, "gptq_v1/v1_b4_g32_sym_act_cuda", NULL,
+		   "{\"dynamic\": {\"(model\": {}}}");
+	refused(s->dir, ERR_INPUT, "dynamic: \"(model\"");
+	write_text(s, "quantize_config.json", "{\"dynamic\": {\"a\": 4}}");
+	refused(s->dir, ERR_INPUT, "not an object");
+	write_text(s, "quantize_config.json",
+		   "{\"dynamic\": {\"a\": {\"bits\": \"x\"}}}");
+	refused(s->dir, ERR_INPUT, "bits");
+	/* exponential without a limit on its steps */
+	write_text(s, "quantize_config.json",
+		   "{\"dynamic\": {\"(((a*)*)*)*$\": {}}}");
+	m = opened(s->dir);
+	memset(name, 'a', sizeof(name));
+	memcpy(name + sizeof(name) - 2, "!", 2);
+	assert_int_equal(model_hint(m, name, &h, &skip, &err), -1);
+	says(&err, ERR_INPUT, "takes too long");
+	model_close(m);
+}
+
+static void test_shapes_from_the_architecture(void **state)
+{
+	struct model *m = opened(TINY);
+	const struct qf_hint *h;
+	bool skip;
+
+	(void)state;
+	h = hint(m, "model.layers.5.mlp.down_proj", &skip);
+	assert_int_equal(h->in, 768);
+	assert_int_equal(h->out, 256);
+	h = hint(m, "model.layers.6.mlp.down_proj", &skip); /* there are 6 */
+	assert_int_equal(h->in, 0);
+	h = hint(m, "lm_head", &skip);
+	assert_int_equal(h->out, 2048);
+	h = hint(m, "model.norm", &skip);
+	assert_int_equal(h->out, 0);
+	model_close(m);
+}
+
+static void test_tensors_settle_disagreement(void **state)
+{
+	static const char *const right = "{\"bits\": 4, \"group_size\": 32, "
+		"\"desc_act\": true, \"sym\": true}";
+	struct scratch *s = *state;
+	struct model *m;
+
+	/* config.json is wrong */
+	make_layer(s, "gptq_v1/v1_b4_g32_sym_act_cuda",
+		   "{\"quantization_config\": {\"bits\": 8, "
+		   "\"group_size\": 128, \"quant_method\": \"gptq\"}}", right);
+	m = opened(s->dir);
+	assert_true(m->odd & MODEL_ODD_CONFIGS);
+	assert_true(m->quant.disagree);
+	assert_string_equal(m->quant.differs, "bits");
+	assert_int_equal(m->quant.source, CONFIG_QUANTIZE);
+	assert_int_equal(m->quant.bits, 4);
+	model_close(m);
+	/* config.json is right */
+	make_layer(s, "gptq_v1/v1_b4_g32_sym_act_cuda",
+		   "{\"quantization_config\": {\"bits\": 4, "
+		   "\"group_size\": 32, \"quant_method\": \"gptq\"}}",
+		   "{\"bits\": 3}");
+	m = opened(s->dir);
+	assert_true(m->quant.disagree);
+	assert_int_equal(m->quant.source, CONFIG_MODEL);
+	assert_int_equal(m->quant.bits, 4);
+	model_close(m);
+}
+
+static void test_inferred(void **state)
+{
+	struct scratch *s = *state;
+	struct model *m;
+
+	make_layer(s, "gptq_v1/v1_b4_g32_sym_act_cuda", NULL, NULL);
+	m = opened(s->dir);
+	assert_int_equal(m->quant.source, CONFIG_INFERRED);
+	model_close(m);
+}
+
+#define WITH_DIR(f) \
+	cmocka_unit_test_setup_teardown(f, scratch_open, scratch_close)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		WITH_DIR(test_dynamic_rules),
+		WITH_DIR(test_hostile_rules),
+		cmocka_unit_test(test_shapes_from_the_architecture),
+		WITH_DIR(test_tensors_settle_disagreement),
+		WITH_DIR(test_inferred),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
