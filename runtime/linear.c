@@ -140,6 +140,23 @@ struct source {
 	uint32_t in, out;
 };
 
+/* The dense weight, a matrix [out][in]. */
+static int find_weight(struct source *s, struct err *err)
+{
+	char got[96];
+
+	s->weight = qf_part(s->module, "weight");
+	if (!s->weight)
+		return err_set(err, ERR_INPUT,
+			       "%s: neither a dense weight nor a quantized "
+			       "layer this program knows", s->module->name);
+	if (tensor_is_shape(s->weight, 2, s->out, s->in))
+		return 0;
+	return err_set(err, ERR_INPUT, "%s: %s: shape %s, expected [%u, %u]",
+		       model_file_of(s->model, s->weight), s->weight->name,
+		       tensor_shape_text(s->weight, got), s->out, s->in);
+}
+
 /* What is in the tensors decides: a module with codes is quantized even when
  * the config says it was skipped. */
 static int find(struct source *s, const struct model *m, const char *name,
@@ -156,14 +173,7 @@ static int find(struct source *s, const struct model *m, const char *name,
 	s->hint.in = s->in;
 	s->hint.out = s->out;
 	s->format = qf_recognise(s->module, &s->hint);
-	if (s->format)
-		return 0;
-	s->weight = qf_part(s->module, "weight");
-	if (!s->weight)
-		return err_set(err, ERR_INPUT,
-			       "%s: neither a dense weight nor a quantized "
-			       "layer this program knows", name);
-	return 0;
+	return s->format ? 0 : find_weight(s, err);
 }
 
 /* A quantized module in the neutral layer, its invariants checked. */
@@ -328,20 +338,14 @@ static int weights_quant(const struct source *s, float *w, struct err *err)
 static int weights_dense(const struct source *s, float *w, struct err *err)
 {
 	const struct tensor *t = s->weight;
-	int ret = -1;
 
-	if (shaped(t, s->out, s->in, err))
-		goto out;
-	if (!tensor_is_float(t->type) || !t->data ||
-	    tensor_load_f32(t, 0, (uint64_t)s->out * s->in, w)) {
-		err_set(err, ERR_UNSUP, "type %s, expected F16, BF16 or F32",
-			tensor_dtype_name(t->type));
-		goto out;
-	}
-	ret = 0;
-out:
-	return ret ? err_ctx(err, "%s: %s", model_file_of(s->model, t),
-			     t->name) : 0;
+	if (tensor_is_float(t->type) && t->data &&
+	    !tensor_load_f32(t, 0, (uint64_t)s->out * s->in, w))
+		return 0;
+	return err_set(err, ERR_UNSUP,
+		       "%s: %s: type %s, expected F16, BF16 or F32",
+		       model_file_of(s->model, t), t->name,
+		       tensor_dtype_name(t->type));
 }
 
 int rt_weights(const struct model *m, const char *name, uint32_t in,

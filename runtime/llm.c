@@ -23,10 +23,6 @@ static int read_config(struct llm *l, const struct model *m, struct err *err)
 	char *path = NULL;
 	int ret = -1;
 
-	if (!m->config) {
-		err_set(err, ERR_INPUT, "no config.json in %s", m->dir);
-		goto out;
-	}
 	path = io_join(m->dir, "generation_config.json", err);
 	if (!path || (io_is_file(path) && json_read_file(path, &gen, err)))
 		goto out;
