@@ -1,9 +1,13 @@
 /* repack.h - a checkpoint from one layout to another, and the proof.
  *
- * Everything is planned and every refusal is made before a byte is written.
- * Layers are read into the neutral layer and written at their planned offsets;
- * all other tensors are copied through.  The proof re-reads what was written,
- * dequantizes source and result and compares bit for bit. */
+ * Everything is planned before a byte is written.  Layers are read into the
+ * neutral layer and written at their planned offsets, several at a time; all
+ * other tensors, and layers that have the target layout already, are copied
+ * through.  A layer of the target layout is written anew all the same where
+ * that mends it (g_idx missing, all zero or of 64 bits; qzeros missing,
+ * mislabelled or made with swapped constants).  The proof re-opens what was
+ * written, reads each quantized layer from source and result and compares the
+ * weights bit for bit, and the bytes of everything that was copied. */
 #ifndef LIBFMT_REPACK_H
 #define LIBFMT_REPACK_H
 
@@ -19,7 +23,11 @@ struct repack_job {
 	uint64_t shard_size;       /* 0: one file */
 	const char *out;           /* the staged directory */
 	bool prove;
-	uint32_t threads;
+	bool lossy;                /* also convert layers whose tensors and
+				      config contradict each other about their
+				      values, as they were read */
+	uint32_t threads;          /* bytes written do not depend on it; each
+				      holds one layer in memory */
 	const struct progress *progress;
 };
 
@@ -27,7 +35,8 @@ struct repack_report {
 	uint32_t layers, copied;   /* converted layers, tensors copied */
 	uint64_t bytes;            /* of all tensors written */
 	uint32_t shards;
-	uint64_t proven;           /* weights compared bit for bit; 0: no proof */
+	uint64_t proven;           /* weights of linears compared bit for bit;
+				      0: no proof */
 };
 
 /* One row per layer: what would happen to it. */
@@ -36,9 +45,15 @@ struct repack_step {
 	char note[256];  /* "qzeros + 1", "unchanged", or why it is refused */
 	bool refused;
 };
-/* steps [survey->count], allocated here (free). */
+/* steps [survey->count], allocated here (free).  Asymmetric layers are read
+ * and tried out, as single zeros may not fit the target.  A layer whose tensors
+ * contradict each other is ERR_INPUT, not a step. */
 int repack_plan(const struct repack_job *job, struct repack_step **steps,
 		uint32_t *refused, struct err *err);
+/* Weights, index, configs and a loader's other files into job->out.  Layouts,
+ * sizes and disk space are checked before the first byte; a zero or a weight
+ * that does not fit (see repack_plan) ends the run.  A failed proof is
+ * ERR_CHECK. */
 int repack_run(const struct repack_job *job, struct repack_report *out,
 	       struct err *err);
 

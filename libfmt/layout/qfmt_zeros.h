@@ -10,8 +10,8 @@
  *	the config says sym                      the middle everywhere, reported
  *	v1 without a field of all ones           field + 1
  *	v1 by gptqmodel                          the inverse of its writer: one
- *	                                         addition on whole words; per field
- *	                                         modulo 8 at 3 bits
+ *	                                         addition on whole words (at 3
+ *	                                         bits per field, modulo 8)
  *	v1 by others, 2, 4, 8 bits               field + 1 modulo 2^bits
  *	v1 by others, 3 bits                     field + 1: no reader of these
  *	                                         files ever wrapped at 3 bits

@@ -163,7 +163,8 @@ int ql_check(const struct ql *ql, struct err *err)
 			       ql->spec.act_order ? "with" : "without");
 	if (!ql->spec.sym != !symmetric(ql))
 		return err_set(err, ERR_INPUT,
-			       "the layer is marked %s, its zeros say otherwise",
+			       "the layer is marked %s, its zeros say "
+			       "otherwise",
 			       ql->spec.sym ? "symmetric" : "asymmetric");
 	return 0;
 }

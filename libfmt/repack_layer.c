@@ -1,0 +1,164 @@
+#include "repack_impl.h"
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "container/st.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Dense rows are poured in pieces of about this many bytes. */
+#define PIECE (4u << 20)
+
+static void dense_plan(const struct ql_spec *spec, enum dtype type,
+		       struct qf_plan *plan)
+{
+	memset(plan, 0, sizeof(*plan));
+	plan->count = 1;
+	memcpy(plan->part[0].suffix, "weight", sizeof("weight"));
+	plan->part[0].type = type;
+	plan->part[0].rank = 2;
+	plan->part[0].dim[0] = spec->out;
+	plan->part[0].dim[1] = spec->in;
+	plan->part[0].bytes = (uint64_t)spec->out * spec->in *
+			      (tensor_dtype_bits(type) / 8);
+}
+
+int repack_layer_plan(const struct repack_job *job, const struct ql_spec *spec,
+		      struct qf_plan *plan, struct err *err)
+{
+	if (job->to)
+		return job->to->plan(spec, plan, err);
+	dense_plan(spec, job->dense_type, plan);
+	return 0;
+}
+
+bool repack_layer_owns(const struct survey_layer *l, const struct tensor *t)
+{
+	const char *suffix = strrchr(t->name, '.') + 1;
+	struct qf_plan plan;
+	struct err err;
+
+	if (!l->format || l->format->plan(&l->spec, &plan, &err))
+		return false;
+	for (uint32_t i = 0; i < plan.count; i++)
+		if (!strcmp(plan.part[i].suffix, suffix))
+			return true;
+	return !strcmp(suffix, "weight");
+}
+
+int repack_layer_read(const struct model *m, const struct qf_module *module,
+		      struct ql *ql, struct err *err)
+{
+	struct qf_hint hint;
+	struct qf_layer l = { .module = module, .hint = &hint };
+	const struct qfmt *f;
+	bool skip;
+
+	memset(ql, 0, sizeof(*ql));
+	if (model_hint(m, module->name, &hint, &skip, err))
+		return -1;
+	f = qf_recognise(module, &hint);
+	if (!f)
+		return err_set(err, ERR_UNSUP, "%s: no layout that is known",
+			       module->name);
+	return f->read(&l, ql, err);
+}
+
+/* Where rounding to nearest gives infinity. */
+static float overflow_at(enum dtype type)
+{
+	return type == DT_F16 ? 65520.0f :
+	       type == DT_BF16 ? 0x1.ffp127f : INFINITY;
+}
+
+int repack_dense_row(const struct ql *ql, uint32_t n, enum dtype type,
+		     float *row, void *out, struct err *err)
+{
+	float end = overflow_at(type);
+
+	ql_dequant_row(ql, n, row);
+	for (uint32_t k = 0; k < ql->spec.in; k++)
+		if (fabsf(row[k]) >= end && isfinite(row[k]))
+			return err_set(err, ERR_UNSUP,
+				       "weight %g at output %u, input %u does "
+				       "not fit %s", (double)row[k], n, k,
+				       tensor_dtype_name(type));
+	if (tensor_store_f32(row, ql->spec.in, type, out))
+		return err_set(err, ERR_UNSUP, "weights cannot be %s",
+			       tensor_dtype_name(type));
+	return 0;
+}
+
+static int pour_dense(const struct repack_job *job, const struct ql *ql,
+		      const struct repack_item *item, struct st_writer *w,
+		      struct err *err)
+{
+	size_t bytes = ql->spec.in * (tensor_dtype_bits(job->dense_type) / 8);
+	uint32_t rows = bytes < PIECE ? (uint32_t)(PIECE / bytes) : 1;
+	float *row = mem_alloc(ql->spec.in, sizeof(*row), err);
+	uint8_t *piece = mem_alloc(rows, bytes, err);
+	int ret = -1;
+
+	if (!row || !piece)
+		goto out;
+	for (uint32_t n = 0; n < ql->spec.out;) {
+		uint64_t at = n * (uint64_t)bytes;
+		uint32_t i = 0;
+
+		for (; i < rows && n < ql->spec.out; i++, n++)
+			if (repack_dense_row(ql, n, job->dense_type, row,
+					     piece + i * bytes, err))
+				goto out;
+		if (w && st_writer_pour(w, item->id, at, piece, i * bytes,
+					err))
+			goto out;
+	}
+	ret = 0;
+out:
+	free(row);
+	free(piece);
+	return ret;
+}
+
+static int pour_packed(const struct repack_job *job, const struct ql *ql,
+		       const struct repack_item *item, struct st_writer *w,
+		       struct err *err)
+{
+	void *part[QF_PARTS] = { NULL };
+	int ret = -1;
+
+	for (uint32_t i = 0; i < item->plan.count; i++) {
+		part[i] = mem_alloc(item->plan.part[i].bytes, 1, err);
+		if (!part[i])
+			goto out;
+	}
+	if (job->to->write(ql, part, err))
+		goto out;
+	for (uint32_t i = 0; w && i < item->plan.count; i++)
+		if (st_writer_pour(w, item->id + i, 0, part[i],
+				   item->plan.part[i].bytes, err))
+			goto out;
+	ret = 0;
+out:
+	for (uint32_t i = 0; i < QF_PARTS; i++)
+		free(part[i]);
+	return ret;
+}
+
+int repack_layer_convert(const struct repack_job *job,
+			 const struct repack_item *item, struct st_writer *w,
+			 struct err *err)
+{
+	struct ql ql;
+	int ret = -1;
+
+	/* what read says names the tensor by itself */
+	if (repack_layer_read(job->model, item->layer->module, &ql, err))
+		return -1;
+	ret = job->to ? pour_packed(job, &ql, item, w, err) :
+			pour_dense(job, &ql, item, w, err);
+	ql_release(&ql);
+	return ret ? err_ctx(err, "%s", item->layer->module->name) : 0;
+}
