@@ -78,7 +78,7 @@ static inline uint16_t half_bf16_from_f32(float f)
 	return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
 
-/* Unaligned little-endian loads and stores: the bytes of a file, on any host. */
+/* Unaligned little-endian loads and stores: bytes of a file, on any host. */
 static inline uint16_t half_le16(const void *p)
 {
 	const uint8_t *b = p;
