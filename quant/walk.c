@@ -18,14 +18,16 @@ struct walk {
 	struct rt_rope rope;
 	struct rt_work work;    /* seqlen rows */
 	struct kv kv;           /* one layer, seqlen positions */
-	struct be_mat x;        /* [samples * seqlen][hidden]: block inputs */
-	struct be_mat row;      /* [seqlen][hidden]: one window on its way */
+	struct be_mat x;        /* [samples * seqlen][hidden]: the residual */
+	struct be_mat keep;     /* as many rows, the wider of O's and DOWN's
+				   inputs: one of them; or, not sequential,
+				   [seqlen][hidden]: a copy of one window */
 	uint32_t *count;        /* [seqlen]: 0, 1, 2, ... */
 	struct rt_block block;
 	struct gq_hess hess[LLAMA_SLOTS];
 	struct ql late[LLAMA_LINEARS]; /* solved, not yet in the block */
 	uint32_t layer;
-	uint64_t done, total;   /* progress, in passes of one window */
+	uint64_t done, total;   /* progress */
 };
 
 static double now(void)
@@ -47,28 +49,48 @@ static int advance(struct walk *w, uint32_t n, struct err *err)
 	return prog_step(w->job.progress, "quantize", w->done, w->total, err);
 }
 
-static struct be_mat window(const struct walk *w, uint32_t sample)
+static struct be_mat window(const struct walk *w, const struct be_mat *all,
+			    uint32_t sample)
 {
 	uint32_t n = w->job.calib->seqlen;
 
-	return be_rows(&w->x, sample * n, n);
+	return be_rows(all, sample * n, n);
 }
 
-/* Copy a window's rows on the device: row i of a table is its i-th entry. */
+/* Copy rows on the device: row i of a table is its i-th entry. */
 static int copy_rows(struct walk *w, const struct be_mat *from,
 		     struct be_mat *to, struct err *err)
 {
 	return w->dev.api->embed(w->dev.be, from, w->count, to, err);
 }
 
-/* ---- one pass of one window through the block ---- */
+/* ---- passes through the block ----
+ *
+ * True sequential, each slot's pass begins where an earlier one left off, so
+ * that no linear runs twice:
+ *
+ *	gather QKV      x -> QKV's input
+ *	gather O        x -> q k v, attention -> O's input, kept
+ *	gather GATE_UP  kept -> O, x changes -> GATE_UP's input
+ *	gather DOWN     x -> gate up -> DOWN's input, kept
+ *	to the end      kept -> DOWN, x changes */
 
 struct pass {
 	struct walk *w;
-	enum llama_slot until; /* gather here, then end; LLAMA_SLOTS: gather
-				  at every slot, run to the end */
-	bool gather;
+	enum llama_slot from;
+	enum llama_slot until; /* where to gather and end; LLAMA_SLOTS: run to
+				  the end */
+	bool all;              /* gather at every slot up to `until` */
+	bool keep;             /* keep the input of `until` */
+	uint32_t sample;
 };
+
+static struct be_mat kept(const struct pass *p, uint32_t cols)
+{
+	struct be_mat rows = window(p->w, &p->w->keep, p->sample);
+
+	return be_cols(&rows, 0, cols);
+}
 
 static int on_slot(void *ctx, enum llama_slot slot, const struct be_mat *x,
 		   struct err *err)
@@ -76,17 +98,37 @@ static int on_slot(void *ctx, enum llama_slot slot, const struct be_mat *x,
 	const struct pass *p = ctx;
 	struct walk *w = p->w;
 
-	if (!p->gather || (p->until != LLAMA_SLOTS && p->until != slot))
+	if (slot != p->until && !p->all)
 		return 0;
 	if (gq_hess_add(&w->hess[slot], &w->dev, x, 2.0 / samples(w), err))
 		return -1;
-	return p->until == slot;
+	if (slot != p->until)
+		return 0;
+	if (p->keep) {
+		struct be_mat to = kept(p, x->cols);
+
+		if (copy_rows(w, x, &to, err))
+			return -1;
+	}
+	return 1;
+}
+
+static uint32_t slot_inputs(const struct walk *w, enum llama_slot slot)
+{
+	uint32_t in = 0, out;
+
+	for (int i = 0; i < LLAMA_LINEARS; i++)
+		if (llama_slot_of((enum llama_linear)i) == slot)
+			llama_linear_shape(w->job.cfg, (enum llama_linear)i,
+					   &in, &out);
+	return in;
 }
 
 static int run_window(struct pass *p, struct be_mat *x, struct err *err)
 {
 	struct walk *w = p->w;
 	struct rt_tap tap = { on_slot, p };
+	struct be_mat input = { 0 };
 	struct rt_pass pass = {
 		.dev = &w->dev,
 		.cfg = w->job.cfg,
@@ -94,38 +136,67 @@ static int run_window(struct pass *p, struct be_mat *x, struct err *err)
 		.work = &w->work,
 		.kv = &w->kv,
 		.tap = &tap,
+		.from = p->from,
+		.input = &input,
 	};
 
+	if (p->from == LLAMA_SLOT_O || p->from == LLAMA_SLOT_DOWN)
+		input = kept(p, slot_inputs(w, p->from));
 	return rt_block_run(&w->block, &pass, x, err);
 }
 
-/* All windows up to `until`, on copies: the block's inputs are needed again. */
-static int gather(struct walk *w, enum llama_slot until, struct err *err)
+/* All windows, in place. */
+static int run_windows(struct pass *p, struct err *err)
 {
-	struct pass p = { w, until, true };
+	struct walk *w = p->w;
 
-	for (uint32_t i = 0; i < samples(w); i++) {
-		struct be_mat x = window(w, i);
+	for (p->sample = 0; p->sample < samples(w); p->sample++) {
+		struct be_mat x = window(w, &w->x, p->sample);
 
-		if (copy_rows(w, &x, &w->row, err) ||
-		    run_window(&p, &w->row, err) || advance(w, 1, err))
+		if (run_window(p, &x, err) || advance(w, 1, err))
 			return -1;
 	}
 	return 0;
 }
 
-/* All windows through the finished block, in place. */
-static int forward(struct walk *w, struct err *err)
+/* The pass that ends with the Hessian of `slot`. */
+static int gather(struct walk *w, enum llama_slot slot, struct err *err)
 {
-	struct pass p = { w, LLAMA_SLOTS, false };
+	static const enum llama_slot from[LLAMA_SLOTS] = {
+		LLAMA_SLOT_QKV, LLAMA_SLOT_QKV, LLAMA_SLOT_O,
+		LLAMA_SLOT_GATE_UP,
+	};
+	struct pass p = { .w = w, .from = from[slot], .until = slot };
+
+	p.keep = slot == LLAMA_SLOT_O ||
+		 (slot == LLAMA_SLOT_DOWN && w->layer + 1 < w->job.cfg->layers);
+	return run_windows(&p, err);
+}
+
+/* All four Hessians in one pass through the dense block, on copies: the
+ * windows' residuals go through the quantized block afterwards. */
+static int gather_all(struct walk *w, struct err *err)
+{
+	struct pass p = { .w = w, .until = LLAMA_SLOT_DOWN, .all = true };
 
 	for (uint32_t i = 0; i < samples(w); i++) {
-		struct be_mat x = window(w, i);
+		struct be_mat x = window(w, &w->x, i);
 
-		if (run_window(&p, &x, err) || advance(w, 1, err))
+		if (copy_rows(w, &x, &w->keep, err) ||
+		    run_window(&p, &w->keep, err) || advance(w, 1, err))
 			return -1;
 	}
 	return 0;
+}
+
+/* All windows to the end of the quantized block. */
+static int finish(struct walk *w, struct err *err)
+{
+	struct pass p = { .w = w, .until = LLAMA_SLOTS };
+
+	if (w->job.true_sequential)
+		p.from = LLAMA_SLOT_DOWN;
+	return run_windows(&p, err);
 }
 
 /* ---- solving ---- */
@@ -155,7 +226,7 @@ static int solve(struct walk *w, enum llama_linear which, struct ql *ql,
 	rep.seconds = now() - rep.seconds;
 	if (w->job.done)
 		w->job.done(w->job.ctx, &rep);
-	ret = advance(w, samples(w), err);
+	ret = advance(w, 1, err);
 out:
 	free(weight);
 	return ret;
@@ -201,13 +272,7 @@ static int prepare(struct walk *w, enum llama_slot slot, struct err *err)
 
 static int hess_init(struct walk *w, enum llama_slot slot, struct err *err)
 {
-	uint32_t in = 0, out;
-
-	for (int i = 0; i < LLAMA_LINEARS; i++)
-		if (llama_slot_of((enum llama_linear)i) == slot)
-			llama_linear_shape(w->job.cfg, (enum llama_linear)i,
-					   &in, &out);
-	return gq_hess_init(&w->hess[slot], &w->dev, in, err);
+	return gq_hess_init(&w->hess[slot], &w->dev, slot_inputs(w, slot), err);
 }
 
 /* Slot after slot, each with the inputs that the quantized slots before it
@@ -231,7 +296,7 @@ static int block_at_once(struct walk *w, struct err *err)
 	for (int s = 0; s < LLAMA_SLOTS; s++)
 		if (hess_init(w, (enum llama_slot)s, err))
 			return -1;
-	if (gather(w, LLAMA_SLOTS, err))
+	if (gather_all(w, err))
 		return -1;
 	for (int s = 0; s < LLAMA_SLOTS; s++) {
 		if (prepare(w, (enum llama_slot)s, err) ||
@@ -259,7 +324,7 @@ static int walk_block(struct walk *w, struct err *err)
 				     block_at_once(w, err))
 		goto out;
 	/* nobody needs the last block's output */
-	if (w->layer + 1 < w->job.cfg->layers && forward(w, err))
+	if (w->layer + 1 < w->job.cfg->layers && finish(w, err))
 		goto out;
 	ret = 0;
 out:
@@ -290,7 +355,7 @@ static int embed(struct walk *w, struct err *err)
 			   c->hidden, &table, err))
 		goto out;
 	for (uint32_t i = 0; i < calib->samples; i++) {
-		struct be_mat x = window(w, i);
+		struct be_mat x = window(w, &w->x, i);
 
 		if (w->dev.api->embed(w->dev.be, &table,
 				      calib->id + (size_t)i * calib->seqlen,
@@ -325,11 +390,19 @@ static int check_calib(const struct walk *w, struct err *err)
 	return 0;
 }
 
+static uint32_t kept_width(const struct walk *w)
+{
+	uint32_t o = slot_inputs(w, LLAMA_SLOT_O);
+	uint32_t down = slot_inputs(w, LLAMA_SLOT_DOWN);
+
+	return o > down ? o : down;
+}
+
 static int activations_init(struct walk *w, struct err *err)
 {
 	const struct llama_config *c = w->job.cfg;
 	const struct rt_dev *d = &w->dev;
-	uint32_t seqlen;
+	uint32_t seqlen, rows;
 
 	if (check_calib(w, err))
 		return -1;
@@ -339,9 +412,14 @@ static int activations_init(struct walk *w, struct err *err)
 		return -1;
 	for (uint32_t i = 0; i < seqlen; i++)
 		w->count[i] = i;
-	if (be_mat_new(d->api, d->be, samples(w) * seqlen, c->hidden, DT_F32,
-		       &w->x, err) ||
-	    be_mat_new(d->api, d->be, seqlen, c->hidden, DT_F32, &w->row, err))
+	rows = samples(w) * seqlen;
+	if (be_mat_new(d->api, d->be, rows, c->hidden, DT_F32, &w->x, err))
+		return -1;
+	if (w->job.true_sequential ?
+	    be_mat_new(d->api, d->be, rows, kept_width(w), DT_F32, &w->keep,
+		       err) :
+	    be_mat_new(d->api, d->be, seqlen, c->hidden, DT_F32, &w->keep,
+		       err))
 		return -1;
 	if (rt_rope_init(&w->rope, d, c, seqlen, err) ||
 	    rt_work_init(&w->work, d, c, seqlen, err) ||
@@ -361,21 +439,23 @@ static void walk_release(struct walk *w)
 	kv_release(&w->kv, d);
 	rt_work_release(&w->work, d);
 	rt_rope_release(&w->rope, d);
-	be_mat_free(d->api, d->be, &w->row);
+	be_mat_free(d->api, d->be, &w->keep);
 	be_mat_free(d->api, d->be, &w->x);
 	free(w->count);
 	gq_output_release(&w->out);
 }
 
-/* Work of one block, in passes of one window: each linear counts as many as
- * there are windows. */
-static uint64_t block_work(const struct walk *w)
+/* Steps of progress in one block: passes of one window, and linears.  The last
+ * block needs no last pass. */
+static uint64_t block_work(const struct walk *w, bool last)
 {
-	uint64_t passes = LLAMA_LINEARS;
+	uint64_t passes = 0;
 
-	if (w->job.method->needs_hessian)
-		passes += w->job.true_sequential ? LLAMA_SLOTS + 1 : 2;
-	return passes * samples(w);
+	if (w->job.method->needs_hessian) {
+		passes = w->job.true_sequential ? LLAMA_SLOTS : 1;
+		passes += last ? 0 : 1;
+	}
+	return passes * samples(w) + LLAMA_LINEARS;
 }
 
 int gq_walk(const struct gq_job *job, struct err *err)
@@ -389,7 +469,8 @@ int gq_walk(const struct gq_job *job, struct err *err)
 		goto out;
 	if (active && activations_init(&w, err))
 		goto out;
-	w.total = block_work(&w) * job->cfg->layers;
+	w.total = block_work(&w, false) * (job->cfg->layers - 1) +
+		  block_work(&w, true);
 	for (w.layer = 0; w.layer < job->cfg->layers; w.layer++)
 		if (active ? walk_block(&w, err) : walk_weights(&w, err))
 			goto out;

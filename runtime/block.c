@@ -157,7 +157,7 @@ static int residual(const struct step *s, const struct be_mat *y,
 	return s->p->dev->api->add(s->p->dev->be, s->x, y, err);
 }
 
-/* All three return 1 when a tap ends the block. */
+/* s->att from s->x.  All of these return 1 when a tap ends the block. */
 static int attention(struct step *s, struct err *err)
 {
 	const struct llama_config *c = s->p->cfg;
@@ -180,17 +180,12 @@ static int attention(struct step *s, struct err *err)
 	    linear(s, LLAMA_K, &s->norm, &s->k, err) ||
 	    linear(s, LLAMA_V, &s->norm, &s->v, err) ||
 	    position(s, &s->q, &s->b->norm_q, err) ||
-	    position(s, &s->k, &s->b->norm_k, err) ||
-	    d->api->attend(d->be, &a, err))
+	    position(s, &s->k, &s->b->norm_k, err))
 		return -1;
-	if ((ret = tap(s, LLAMA_SLOT_O, &s->att, err)))
-		return ret;
-	if (linear(s, LLAMA_O, &s->att, &s->norm, err) ||
-	    residual(s, &s->norm, err))
-		return -1;
-	return 0;
+	return d->api->attend(d->be, &a, err);
 }
 
+/* s->gate from s->x. */
 static int mlp(struct step *s, struct err *err)
 {
 	const struct rt_dev *d = s->p->dev;
@@ -201,15 +196,42 @@ static int mlp(struct step *s, struct err *err)
 	if ((ret = tap(s, LLAMA_SLOT_GATE_UP, &s->norm, err)))
 		return ret;
 	if (linear(s, LLAMA_GATE, &s->norm, &s->gate, err) ||
-	    linear(s, LLAMA_UP, &s->norm, &s->up, err) ||
-	    d->api->swiglu(d->be, &s->gate, &s->up, &s->gate, err))
+	    linear(s, LLAMA_UP, &s->norm, &s->up, err))
 		return -1;
-	if ((ret = tap(s, LLAMA_SLOT_DOWN, &s->gate, err)))
+	return d->api->swiglu(d->be, &s->gate, &s->up, &s->gate, err);
+}
+
+/* s->x += the last linear of a half block. */
+static int output(struct step *s, enum llama_linear which,
+		  const struct be_mat *in, struct err *err)
+{
+	int ret = tap(s, llama_slot_of(which), in, err);
+
+	if (ret)
 		return ret;
-	if (linear(s, LLAMA_DOWN, &s->gate, &s->norm, err) ||
-	    residual(s, &s->norm, err))
+	if (linear(s, which, in, &s->norm, err))
 		return -1;
-	return 0;
+	return residual(s, &s->norm, err);
+}
+
+static int first_half(struct step *s, struct err *err)
+{
+	int ret;
+
+	if (s->p->from == LLAMA_SLOT_O)
+		return output(s, LLAMA_O, s->p->input, err);
+	ret = attention(s, err);
+	return ret ? ret : output(s, LLAMA_O, &s->att, err);
+}
+
+static int second_half(struct step *s, struct err *err)
+{
+	int ret;
+
+	if (s->p->from == LLAMA_SLOT_DOWN)
+		return output(s, LLAMA_DOWN, s->p->input, err);
+	ret = mlp(s, err);
+	return ret ? ret : output(s, LLAMA_DOWN, &s->gate, err);
 }
 
 int rt_block_run(const struct rt_block *b, const struct rt_pass *p,
@@ -225,12 +247,13 @@ int rt_block_run(const struct rt_block *b, const struct rt_pass *p,
 		.k = be_rows(&p->kv->k[p->layer], p->first, n),
 		.v = be_rows(&p->kv->v[p->layer], p->first, n),
 	};
-	int ret;
+	int ret = 0;
 
 	assert(n <= w->tokens && n <= p->kv->capacity);
 	assert(p->first <= p->kv->capacity - n);
-	ret = attention(&s, err);
+	if (p->from <= LLAMA_SLOT_O)
+		ret = first_half(&s, err);
 	if (!ret)
-		ret = mlp(&s, err);
+		ret = second_half(&s, err);
 	return ret < 0 ? -1 : 0;
 }

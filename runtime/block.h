@@ -77,6 +77,11 @@ struct rt_pass {
 	uint32_t layer;  /* of the cache: may differ from the block's own */
 	uint32_t first;
 	const struct rt_tap *tap; /* or NULL */
+	/* Begin at this slot (0, QKV: the block's start), with x as the block
+	 * left it there.  O and DOWN take their input [tokens][in] from
+	 * `input`, the other two make theirs from x. */
+	enum llama_slot from;
+	const struct be_mat *input;
 };
 int rt_block_run(const struct rt_block *b, const struct rt_pass *p,
 		 struct be_mat *x, struct err *err);
