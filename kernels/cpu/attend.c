@@ -14,7 +14,6 @@
 #include "../tile.h"
 #include "cpu.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <string.h>
 
@@ -43,6 +42,7 @@ struct tile {
 	struct state st;
 	float *q;      /* [rows][head_dim], scaled */
 	float *scores; /* [rows][CHUNK] */
+	float *turned; /* [head_dim][CHUNK] */
 };
 
 static uint32_t least(uint32_t a, uint32_t b)
@@ -75,6 +75,19 @@ static void load_queries(const struct job *j, const struct tile *t)
 				  a->scale);
 }
 
+/* k of n positions, turned to [head_dim][CHUNK]. */
+static void turn_keys(const struct tile *t, const float *k, size_t ld,
+		      const uint32_t at[2])
+{
+	const uint32_t n = at[0], d = at[1];
+
+	for (uint32_t s0 = 0; s0 < n; s0 += 16)
+		for (uint32_t i = 0; i < d; i++)
+			for (uint32_t s = s0; s < n && s < s0 + 16; s++)
+				t->turned[(size_t)i * CHUNK + s] =
+					k[s * ld + i];
+}
+
 /* scores[rows][n] = q * k^T for positions s..s+n. */
 static void score(const struct job *j, const struct tile *t, uint32_t s,
 		  uint32_t n)
@@ -88,13 +101,19 @@ static void score(const struct job *j, const struct tile *t, uint32_t s,
 		.y = t->scores, .y_ld = CHUNK, .m = t->rows, .n = n, .k = d,
 		.alpha = 1, .beta = 0,
 	};
+	struct cpu_outer outer = {
+		.p = t->q, .p_row = d, .p_col = 1, .v = t->turned,
+		.v_ld = CHUNK, .out = t->scores, .out_ld = CHUNK,
+		.m = t->rows, .s = d, .d = n,
+	};
 
-	if (t->rows <= CPU_FEW)
+	if (t->rows <= CPU_FEW) {
 		j->be->isa->dot(&dot);
-	else
-		cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans,
-			    (int)t->rows, (int)n, (int)d, 1, t->q, (int)d, k,
-			    (int)ld, 0, t->scores, CHUNK);
+		return;
+	}
+	turn_keys(t, k, ld, (const uint32_t[]){ n, d });
+	memset(t->scores, 0, sizeof(float) * CHUNK * t->rows);
+	j->be->isa->outer(&outer);
 }
 
 /* out[rows][head_dim] += scores * v for positions s..s+n. */
@@ -103,19 +122,14 @@ static void gather_values(const struct job *j, const struct tile *t,
 {
 	const uint32_t d = j->a->head_dim;
 	const size_t ld = j->a->v->ld;
-	const float *v = (const float *)j->a->v->p + s * ld +
-			 (size_t)t->kv * d;
-	struct cpu_values val = {
-		.p = t->scores, .p_ld = CHUNK, .v = v, .v_ld = ld,
-		.out = t->st.out, .out_ld = d, .m = t->rows, .s = n, .d = d,
+	struct cpu_outer outer = {
+		.p = t->scores, .p_row = CHUNK, .p_col = 1,
+		.v = (const float *)j->a->v->p + s * ld + (size_t)t->kv * d,
+		.v_ld = ld, .out = t->st.out, .out_ld = d,
+		.m = t->rows, .s = n, .d = d,
 	};
 
-	if (t->rows <= CPU_FEW)
-		j->be->isa->values(&val);
-	else
-		cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans,
-			    (int)t->rows, (int)d, (int)n, 1, t->scores, CHUNK,
-			    v, (int)ld, 1, t->st.out, (int)d);
+	j->be->isa->outer(&outer);
 }
 
 /* Scores of row r to weights; positions that its token does not see get 0. */
@@ -184,6 +198,7 @@ static void attend_tile(void *ctx, uint32_t number)
 
 	t.q = own + j->state;
 	t.scores = t.q + (size_t)j->tokens * j->rep * d;
+	t.turned = t.scores + (size_t)j->tokens * j->rep * CHUNK;
 	t.st = state_at(j, j->pieces == 1 ? own
 			   : (float *)(void *)j->be->all_mem +
 				     number * j->state);
@@ -247,7 +262,7 @@ static void merge_tile(void *ctx, uint32_t kv)
 int cpu_attend(struct be *be, const struct be_attend *a, struct err *err)
 {
 	struct job j = { .be = be, .a = a, .pieces = 1 };
-	size_t rows, all = 0;
+	size_t rows, own, all = 0;
 	uint32_t runs, seen;
 
 	if (be_shape_attend(a, err))
@@ -264,10 +279,11 @@ int cpu_attend(struct be *be, const struct be_attend *a, struct err *err)
 		j.pieces = (seen - 1) / PIECE + 1;
 	if (j.pieces > 1)
 		all = (size_t)a->kv_heads * j.pieces * j.state;
-	if (cpu_scratch(be, (j.state + rows * (a->head_dim + CHUNK)) *
-			sizeof(float), all * sizeof(float), err))
+	own = j.state + rows * a->head_dim +
+	      (rows + a->head_dim) * (size_t)CHUNK;
+	if (cpu_scratch(be, own * sizeof(float), all * sizeof(float), err))
 		return -1;
-	tile_run(be->blas_threads, runs * a->kv_heads * j.pieces, attend_tile, &j);
+	tile_run(be->threads, runs * a->kv_heads * j.pieces, attend_tile, &j);
 	if (j.pieces > 1)
 		tile_run(be->threads, a->kv_heads, merge_tile, &j);
 	return 0;

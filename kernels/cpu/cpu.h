@@ -13,9 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* y[m][n] = alpha * x[m][k] * w[n][k]^T + beta * y: few rows of x, so that
- * reading w is what takes time.  Any m is taken, in passes over w of at most
- * 4 rows. */
+/* y[m][n] = alpha * x[m][k] * w[n][k]^T + beta * y: dot products, with both
+ * rows read along.  Fast when k is long and x or w is in the cache. */
 struct cpu_dot {
 	const void *w; /* F32, F16 or BF16 */
 	size_t w_ld;
@@ -28,16 +27,18 @@ struct cpu_dot {
 	float alpha, beta;
 };
 
-/* out[m][d] += p[m][s] * v[s][d]: few rows of p. */
-struct cpu_values {
+/* out[m][d] += p[m][s] * v[s][d], element (i, j) of p at p_row * i +
+ * p_col * j: outer products.  Fast when v is packed in panels. */
+struct cpu_outer {
 	const float *p;
-	size_t p_ld;
+	size_t p_row, p_col;
 	const float *v;
 	size_t v_ld;
 	float *out;
 	size_t out_ld;
 	uint32_t m, s, d;
 };
+#define CPU_PANEL 64 /* columns of v side by side: whole tiles of any isa */
 
 /* Quantized weights on the CPU.  The inputs are sorted by group and each group
  * is padded to `group_steps` steps of 16 slots, so that a step has one scale;
@@ -64,7 +65,8 @@ struct be_qw {
 	void *scale, *zero;   /* [out rounded up to 4][groups] */
 	uint32_t *map;        /* [slots]: input, or CPU_PAD; NULL when slots are
 				 the inputs one to one */
-	char kernel[24];      /* "avx512-b4" */
+	char kernel[24];      /* "avx512-b4", and for many rows of x: */
+	char wide[24];        /* "avx512-b4-f32" */
 	struct be *be;        /* whose memory this is */
 };
 #define CPU_PAD UINT32_MAX
@@ -86,17 +88,34 @@ static inline uint32_t cpu_block_steps(uint32_t bits)
 	return bits == 3 ? 32 : 32 / bits;
 }
 
+/* What slots of x in step j of a word are multiplied with before qdot: it
+ * takes a code for q * 2^(bits * j), but for the last of a full word. */
+static inline float cpu_slot_scale(uint32_t bits, uint32_t j)
+{
+	return bits * (j + 1) == 32 ? 1 : 1 / (float)(1u << (bits * j));
+}
+
 /* y[m][row..row+rows) = x * W^T for rows [row, row + rows) of w; row is a
- * multiple of 4. */
+ * multiple of 4.  x and xsum are made by `slots`. */
 struct cpu_qdot {
 	const struct be_qw *w;
 	uint32_t row, rows, m;
 	const float *x;    /* [m][slots] */
 	size_t x_ld;
-	const float *xsum; /* [m][groups]: sums of x, see qdot_needs_sums */
+	const float *xsum; /* [m][groups] */
 	float *y;          /* [m][out] */
 	size_t y_ld;
 	float *grid;       /* scratch [2][4][groups] */
+};
+
+/* A row of x in the order of w's slots, for qdot: times cpu_slot_scale; for
+ * unpacked weights: plain.  out or xsum may be NULL. */
+struct cpu_slots {
+	const struct be_qw *w;
+	const float *x; /* [in] */
+	float *out;     /* [slots] */
+	float *xsum;    /* [groups]: sums of x */
+	int plain;
 };
 
 /* Blocks b0..b0+n of one row as f32, [n * slots per block]. */
@@ -118,12 +137,11 @@ struct cpu_sweep {
 struct cpu_isa {
 	const char *name; /* "avx512" */
 	void (*dot)(const struct cpu_dot *d);
-	void (*values)(const struct cpu_values *v);
-	/* n F16 or BF16 values (or F32, copied) to f32 */
+	void (*outer)(const struct cpu_outer *o);
+	/* n F16, BF16 or F32 values to f32 */
 	void (*widen)(enum dtype type, const void *in, float *out, size_t n);
 	void (*qdot)(const struct cpu_qdot *q);
-	/* Whether qdot wants xsum for weights like w. */
-	int (*qdot_sums)(const struct be_qw *w);
+	void (*slots)(const struct cpu_slots *s);
 	void (*unpack)(const struct cpu_unpack *u);
 	/* max(top, max of s[n]) */
 	float (*top)(const float *s, uint32_t n, float top);
@@ -141,6 +159,9 @@ struct cpu_isa {
 	void (*swiglu)(const float *gate, const float *up, float *y,
 		       uint32_t n);
 	void (*add)(float *x, const float *y, uint32_t n);
+	/* h += alpha * c, in double */
+	void (*accumulate)(double *h, const float *c, uint32_t n,
+			   double alpha);
 	/* widens lo and hi to hold w[n] */
 	void (*range)(const float *w, uint32_t n, float *lo, float *hi);
 	void (*sweep)(const struct cpu_sweep *s);
@@ -153,7 +174,7 @@ extern const struct cpu_isa cpu_isa_avx512;
 struct be {
 	const struct cpu_isa *isa;
 	uint32_t threads;
-	uint32_t blas_threads; /* for tiles that call OpenBLAS: its serial
+	uint32_t blas_threads; /* for tiles that call OpenBLAS, whose serial
 				  build may not be entered twice at a time */
 	/* Scratch that only grows: `own` bytes for each thread, and shared. */
 	char *own_mem, *all_mem;
@@ -167,9 +188,10 @@ int cpu_scratch(struct be *be, size_t own, size_t all, struct err *err);
 /* The calling thread's own scratch, inside tile_run or outside. */
 void *cpu_own(const struct be *be);
 
-/* C tiles of many rows against a weight that is made f32 piece by piece:
- * y[m][n] = alpha x w^T + beta y.  fill writes rows n0..n0+nn, columns
- * k0..k0+kk of w to out [nn][kk].  k_step: kk but for the last piece. */
+/* Many rows against a weight that is made f32 piece by piece: y[m][n] =
+ * alpha x w^T + beta y.  fill writes rows at[0]..+at[1], columns at[2]..+at[3]
+ * of w to out [at[1]][at[3]]; at[2] is a multiple of CPU_WIDE_K.  Without fill,
+ * w is f32 and read where it is. */
 struct cpu_wide {
 	const float *x;
 	size_t x_ld;
@@ -177,15 +199,23 @@ struct cpu_wide {
 	size_t y_ld;
 	uint32_t m, n, k;
 	float alpha, beta;
+	const float *w;
+	size_t w_ld;
 	void (*fill)(const struct cpu_wide *w, const uint32_t at[4],
 		     float *out, float *scratch);
 	const void *ctx;
 	size_t scratch; /* floats fill needs */
 };
-#define CPU_WIDE_N 128  /* rows of w per tile; a multiple of CPU_ROWS */
-#define CPU_WIDE_K 1024 /* columns per piece; whole blocks of any bits */
+/* A piece: in the second level of cache, six rows of x as long as it in the
+ * first; CPU_ROWS divides its rows and a block of any bits its columns. */
+#define CPU_WIDE_N 64
+#define CPU_WIDE_K 1024
 int cpu_gemm_wide(struct be *be, const struct cpu_wide *w, struct err *err);
-/* Up to this many rows of x the dot kernels are faster. */
+/* Columns c0..c0+d (at most CPU_PANEL) of rows of v to a panel [n][CPU_PANEL],
+ * 0 behind them. */
+void cpu_panel(const struct be *be, const struct be_mat *v, uint32_t c0,
+	       float *panel);
+/* Up to this many rows of x a dense weight is read as it is. */
 #define CPU_FEW 8
 /* Rows of a weight [n][k] per tile: at least 64, at least 64 Ki weights, a
  * multiple of 4. */

@@ -1,19 +1,19 @@
 /* gemm.c - dense products.
  *
- * Few rows: the dot kernels straight from the weight's own type, tiles of its
- * rows; reading the weight is what takes the time.  Many rows: OpenBLAS (the
- * serial library) on tiles of the result; narrow weights become f32 piece by
- * piece in scratch memory of the thread. */
+ * With B = weight^T: few rows by dot products straight from the weight's own
+ * type (reading the weight is what takes the time), many rows by dot products
+ * with pieces of it that were made f32 and stay in the cache.  With B as it
+ * stands: outer products with panels of B. */
 #include "../../libfmt/base/err.h"
 #include "../shape.h"
 #include "../tile.h"
 #include "cpu.h"
 
-#include <cblas.h>
+#include <string.h>
 
-/* A tile of the result of an all-f32 product. */
-#define TILE_M 256
-#define TILE_N 256
+/* A tile of the result by outer products, and how many of these at a time. */
+#define TILE_M 192
+#define TILE_K 256
 
 static uint32_t least(uint32_t a, uint32_t b)
 {
@@ -55,22 +55,59 @@ static void dot_tile(void *ctx, uint32_t tile)
 	job->be->isa->dot(&d);
 }
 
-static void sgemm_tile(void *ctx, uint32_t tile)
+/* x = by * x; by 0 does not read x, as in BLAS. */
+static void scale_row(const struct be *be, float *x, uint32_t n, float by)
 {
-	const struct be_gemm *g = ((const struct job *)ctx)->g;
-	uint32_t across = tiles_of(g->c->cols, TILE_N);
-	uint32_t m0 = tile / across * TILE_M, n0 = tile % across * TILE_N;
-	uint32_t m = least(TILE_M, g->c->rows - m0);
-	uint32_t n = least(TILE_N, g->c->cols - n0);
-	const float *a = (const float *)g->a->p + (size_t)m0 * g->a->ld;
-	const float *b = (const float *)g->b->p;
-	float *c = (float *)g->c->p + (size_t)m0 * g->c->ld + n0;
+	if (by == 0)
+		memset(x, 0, n * sizeof(*x));
+	else if (by != 1)
+		be->isa->scale(x, n, by);
+}
 
-	b += g->trans_b ? (size_t)n0 * g->b->ld : n0;
-	cblas_sgemm(CblasRowMajor, CblasNoTrans,
-		    g->trans_b ? CblasTrans : CblasNoTrans, (int)m, (int)n,
-		    (int)g->a->cols, g->alpha, a, (int)g->a->ld, b,
-		    (int)g->b->ld, g->beta, c, (int)g->c->ld);
+void cpu_panel(const struct be *be, const struct be_mat *v, uint32_t c0,
+	       float *panel)
+{
+	const uint32_t d = least(CPU_PANEL, v->cols - c0);
+	const size_t elem = be_elem(v->type);
+	const char *from = (const char *)v->p + c0 * elem;
+
+	for (uint32_t s = 0; s < v->rows; s++) {
+		be->isa->widen(v->type, from, panel, d);
+		memset(panel + d, 0, (CPU_PANEL - d) * sizeof(*panel));
+		from += v->ld * elem;
+		panel += CPU_PANEL;
+	}
+}
+
+/* C's tile at rows m0.., columns n0.., of at most CPU_PANEL columns. */
+static void outer_tile(void *ctx, uint32_t tile)
+{
+	const struct job *job = ctx;
+	const struct be_gemm *g = job->g;
+	const uint32_t across = tiles_of(g->c->cols, CPU_PANEL);
+	const uint32_t m0 = tile / across * TILE_M;
+	const uint32_t n0 = tile % across * CPU_PANEL;
+	float *panel = cpu_own(job->be);
+	struct cpu_outer o = {
+		.p_row = g->a->ld, .p_col = 1, .v = panel, .v_ld = CPU_PANEL,
+		.out = (float *)g->c->p + (size_t)m0 * g->c->ld + n0,
+		.out_ld = g->c->ld, .m = least(TILE_M, g->c->rows - m0),
+		.d = least(CPU_PANEL, g->c->cols - n0),
+	};
+
+	for (uint32_t r = 0; r < o.m; r++)
+		scale_row(job->be, o.out + r * o.out_ld, o.d, g->beta);
+	for (uint32_t k = 0; k < g->a->cols; k += TILE_K) {
+		struct be_mat b;
+
+		o.s = least(TILE_K, g->a->cols - k);
+		o.p = (const float *)g->a->p + (size_t)m0 * g->a->ld + k;
+		b = be_rows(g->b, k, o.s);
+		cpu_panel(job->be, &b, n0, panel);
+		if (g->alpha != 1)
+			job->be->isa->scale(panel, o.s * CPU_PANEL, g->alpha);
+		job->be->isa->outer(&o);
+	}
 }
 
 struct wide_job {
@@ -85,15 +122,25 @@ static void wide_tile(void *ctx, uint32_t tile)
 	float *piece = cpu_own(job->be);
 	float *scratch = piece + (size_t)CPU_WIDE_N * CPU_WIDE_K;
 	uint32_t n0 = tile * CPU_WIDE_N, n = least(CPU_WIDE_N, w->n - n0);
+	struct cpu_dot d = {
+		.w = piece, .w_ld = w->w_ld, .type = DT_F32, .x_ld = w->x_ld, .y = w->y + n0,
+		.y_ld = w->y_ld, .m = w->m, .n = n, .alpha = w->alpha,
+	};
 
 	for (uint32_t k0 = 0; k0 < w->k; k0 += CPU_WIDE_K) {
 		uint32_t k = least(CPU_WIDE_K, w->k - k0);
 
-		w->fill(w, (const uint32_t[]){ n0, n, k0, k }, piece, scratch);
-		cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)w->m,
-			    (int)n, (int)k, w->alpha, w->x + k0, (int)w->x_ld,
-			    piece, (int)k, k0 ? 1 : w->beta, w->y + n0,
-			    (int)w->y_ld);
+		if (w->fill) {
+			w->fill(w, (const uint32_t[]){ n0, n, k0, k }, piece,
+				scratch);
+			d.w_ld = k;
+		} else {
+			d.w = w->w + n0 * w->w_ld + k0;
+		}
+		d.x = w->x + k0;
+		d.k = k;
+		d.beta = k0 ? 1 : w->beta;
+		job->be->isa->dot(&d);
 	}
 }
 
@@ -104,7 +151,7 @@ int cpu_gemm_wide(struct be *be, const struct cpu_wide *w, struct err *err)
 
 	if (cpu_scratch(be, floats * sizeof(float), 0, err))
 		return -1;
-	tile_run(be->blas_threads, tiles_of(w->n, CPU_WIDE_N), wide_tile, &job);
+	tile_run(be->threads, tiles_of(w->n, CPU_WIDE_N), wide_tile, &job);
 	return 0;
 }
 
@@ -123,25 +170,8 @@ static void fill_rows(const struct cpu_wide *w, const uint32_t at[4],
 				    out + (size_t)r * at[3], at[3]);
 }
 
-/* The same of [k][n]: the piece is turned. */
-static void fill_cols(const struct cpu_wide *w, const uint32_t at[4],
-		      float *out, float *scratch)
-{
-	const struct job *job = w->ctx;
-	struct be_mat piece = be_rows(job->g->b, at[2], at[3]);
-
-	piece = be_cols(&piece, at[0], at[1]);
-	for (uint32_t k = 0; k < at[3]; k++) {
-		job->be->isa->widen(piece.type, be_rows(&piece, k, 1).p,
-				    scratch, at[1]);
-		for (uint32_t n = 0; n < at[1]; n++)
-			out[(size_t)n * at[3] + k] = scratch[n];
-	}
-}
-
-/* A matrix of F16 or BF16 by many rows. */
-static int gemm_narrow(struct be *be, const struct be_gemm *g,
-		       struct err *err)
+/* C = A B^T by many rows of A. */
+static int gemm_wide(struct be *be, const struct be_gemm *g, struct err *err)
 {
 	struct job job = { be, g };
 	struct cpu_wide w = {
@@ -149,45 +179,34 @@ static int gemm_narrow(struct be *be, const struct be_gemm *g,
 		.y = g->c->p, .y_ld = g->c->ld,
 		.m = g->c->rows, .n = g->c->cols, .k = g->a->cols,
 		.alpha = g->alpha, .beta = g->beta,
-		.fill = g->trans_b ? fill_rows : fill_cols,
-		.ctx = &job, .scratch = CPU_WIDE_N,
+		.w = g->b->p, .w_ld = g->b->ld,
+		.fill = g->b->type == DT_F32 ? NULL : fill_rows, .ctx = &job,
 	};
 
 	return cpu_gemm_wide(be, &w, err);
 }
 
-/* C = beta C, when there is nothing to add. */
-static void gemm_empty(const struct be_gemm *g)
-{
-	for (uint32_t r = 0; r < g->c->rows; r++) {
-		float *c = (float *)g->c->p + (size_t)r * g->c->ld;
-
-		for (uint32_t j = 0; j < g->c->cols; j++)
-			c[j] = g->beta != 0 ? g->beta * c[j] : 0;
-	}
-}
-
 int cpu_gemm(struct be *be, const struct be_gemm *g, struct err *err)
 {
 	struct job job = { be, g };
+	size_t panel = sizeof(float) * TILE_K * CPU_PANEL;
 	uint32_t tiles;
 
 	if (be_shape_gemm(g, err))
 		return -1;
 	if (!g->c->rows || !g->c->cols)
 		return 0;
-	if (!g->a->cols) {
-		gemm_empty(g);
+	if (!g->trans_b || !g->a->cols) {
+		if (cpu_scratch(be, panel, 0, err))
+			return -1;
+		tiles = tiles_of(g->c->rows, TILE_M) *
+			tiles_of(g->c->cols, CPU_PANEL);
+		tile_run(be->threads, tiles, outer_tile, &job);
 		return 0;
 	}
-	if (g->trans_b && g->c->rows <= CPU_FEW) {
-		tiles = tiles_of(g->b->rows, cpu_rows_per_tile(g->a->cols));
-		tile_run(be->threads, tiles, dot_tile, &job);
-		return 0;
-	}
-	if (g->b->type != DT_F32)
-		return gemm_narrow(be, g, err);
-	tiles = tiles_of(g->c->rows, TILE_M) * tiles_of(g->c->cols, TILE_N);
-	tile_run(be->blas_threads, tiles, sgemm_tile, &job);
+	if (g->c->rows > CPU_FEW)
+		return gemm_wide(be, g, err);
+	tiles = tiles_of(g->b->rows, cpu_rows_per_tile(g->a->cols));
+	tile_run(be->threads, tiles, dot_tile, &job);
 	return 0;
 }

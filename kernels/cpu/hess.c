@@ -1,7 +1,7 @@
 /* hess.c - the Hessian and its factor, in double on tiles.
  *
  * H += alpha X^T X: tiles of H; rows of X pass in chunks of at most CHUNK,
- * each summed in f32 by OpenBLAS and added in double.
+ * each summed in f32 and added in double.
  *
  * U with H^-1 = U^T U, U upper: turn rows and columns of H around (J H J),
  * factor that as L L^T; then H = R R^T with R = J L J upper, and U = R^-1 =
@@ -62,11 +62,34 @@ static void upper_tile(uint32_t n, uint32_t number, uint32_t *i, uint32_t *j)
 	*j = row + number;
 }
 
+/* sum[SIDE][SIDE] = x^T x of a chunk's columns i.. and j.., panel by panel. */
+static void syrk_chunk(const struct syrk *s, const struct be_mat *x,
+		       const uint32_t at[4], float *sum)
+{
+	float *left = sum + SIDE * SIDE, *panel = left + CHUNK * SIDE;
+	struct be_mat xj = be_cols(x, at[1], at[3]);
+	struct cpu_outer o = {
+		.p = left, .p_row = 1, .p_col = SIDE, .v = panel,
+		.v_ld = CPU_PANEL, .out_ld = SIDE, .m = at[2], .s = x->rows,
+	};
+
+	memset(sum, 0, sizeof(*sum) * SIDE * SIDE);
+	for (uint32_t r = 0; r < x->rows; r++)
+		memcpy(left + (size_t)r * SIDE,
+		       (const float *)x->p + (size_t)r * x->ld + at[0],
+		       at[2] * sizeof(*left));
+	for (uint32_t c = 0; c < at[3]; c += CPU_PANEL) {
+		cpu_panel(s->be, &xj, c, panel);
+		o.out = sum + c;
+		o.d = least(CPU_PANEL, at[3] - c);
+		s->be->isa->outer(&o);
+	}
+}
+
 static void syrk_tile(void *ctx, uint32_t number)
 {
 	const struct syrk *s = ctx;
 	const uint32_t n = s->h->rows;
-	const size_t ld = s->x->ld;
 	float *sum = cpu_own(s->be);
 	uint32_t i, j, rows, cols;
 
@@ -76,16 +99,14 @@ static void syrk_tile(void *ctx, uint32_t number)
 	rows = least(SIDE, n - i);
 	cols = least(SIDE, n - j);
 	for (uint32_t t = 0; t < s->x->rows; t += CHUNK) {
-		const float *x = (const float *)s->x->p + t * ld;
+		struct be_mat x = be_rows(s->x, t,
+					  least(CHUNK, s->x->rows - t));
 		double *h = (double *)s->h->p + (size_t)i * s->h->ld + j;
 
-		cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)rows,
-			    (int)cols, (int)least(CHUNK, s->x->rows - t), 1,
-			    x + i, (int)ld, x + j, (int)ld, 0, sum, SIDE);
+		syrk_chunk(s, &x, (const uint32_t[]){ i, j, rows, cols }, sum);
 		for (uint32_t r = 0; r < rows; r++, h += s->h->ld)
-			for (uint32_t c = 0; c < cols; c++)
-				h[c] += s->alpha *
-					(double)sum[(size_t)r * SIDE + c];
+			s->be->isa->accumulate(h, sum + (size_t)r * SIDE, cols,
+					       s->alpha);
 	}
 	mirror(s->h, (const uint32_t[]){ i, j, rows, cols });
 }
@@ -97,10 +118,11 @@ int cpu_syrk(struct be *be, const struct be_mat *x, double alpha,
 	uint32_t side = tiles_of(h->rows, SIDE);
 
 	if (be_shape_syrk(x, h, err) ||
-	    cpu_scratch(be, sizeof(float) * SIDE * SIDE, 0, err))
+	    cpu_scratch(be, sizeof(float) * SIDE *
+			(SIDE + CHUNK + CPU_PANEL), 0, err))
 		return -1;
 	if (x->rows)
-		tile_run(be->blas_threads, side * (side + 1) / 2, syrk_tile, &s);
+		tile_run(be->threads, side * (side + 1) / 2, syrk_tile, &s);
 	return 0;
 }
 

@@ -1,6 +1,6 @@
 /* qgemm.c - products with quantized weights: the layout in memory, and the
- * choice between the dot kernels (few rows of x: reading codes is what takes
- * the time) and pieces made f32 for OpenBLAS (many rows). */
+ * choice between kernels that take codes (few rows of x: reading codes is what
+ * takes the time) and pieces of the weight made f32 (many rows). */
 #include "../../libfmt/base/err.h"
 #include "../../libfmt/base/half.h"
 #include "../../libfmt/base/mem.h"
@@ -15,6 +15,7 @@
 
 /* Rows of x that are gathered at a time. */
 #define GATHER_ROWS 512
+#define MOST_FEW 32
 
 static uint32_t least(uint32_t a, uint32_t b)
 {
@@ -268,6 +269,8 @@ int cpu_qw_new(struct be *be, const struct ql *ql, struct be_qw **out,
 		       ? DT_F16 : DT_F32;
 	snprintf(w->kernel, sizeof(w->kernel), "%s-b%u", be->isa->name,
 		 w->bits);
+	snprintf(w->wide, sizeof(w->wide), "%s-b%u-f32", be->isa->name,
+		 w->bits);
 	if (plan_layout(&plan, w, err) || qw_alloc(w, err))
 		goto out;
 	plan_map(&plan, w, least(s->group_size, s->in));
@@ -288,11 +291,18 @@ out:
 	return ret;
 }
 
+/* Rows of x that the code kernels take: they read x once for four rows of w,
+ * so x has to stay in the second level of cache. */
+static int is_few(const struct be_qw *w, uint32_t m)
+{
+	return m <= 8 || (m <= MOST_FEW && (size_t)m * w->slots <= 131072);
+}
+
 const char *cpu_qw_kernel(const struct be *be, const struct be_qw *w,
 			  uint32_t m)
 {
 	(void)be;
-	return m <= CPU_FEW ? w->kernel : "f32 pieces, sgemm";
+	return is_few(w, m) ? w->kernel : w->wide;
 }
 
 /* One product: x as the kernels want it. */
@@ -302,50 +312,40 @@ struct qjob {
 	struct be_mat from; /* x as given */
 	struct be_mat x;    /* [m][slots] */
 	struct be_mat y;
-	float *xsum;        /* [m][groups], or NULL */
+	float *xsum;        /* [m][groups], for the dot kernels */
 };
 
-/* Row r of x to slots, and its sums by group. */
-static void gather_tile(void *ctx, uint32_t r)
+static void slots_tile(void *ctx, uint32_t r)
 {
 	const struct qjob *j = ctx;
-	const struct be_qw *w = j->w;
-	const float *from = (const float *)j->from.p + (size_t)r * j->from.ld;
-	float *x = (float *)j->x.p + (size_t)r * j->x.ld;
-	const uint32_t per = w->group_steps * CPU_LANES;
+	struct cpu_slots s = {
+		.w = j->w, .x = (const float *)j->from.p +
+				(size_t)r * j->from.ld,
+		.out = (float *)j->x.p + (size_t)r * j->x.ld,
+		.plain = !j->xsum,
+	};
 
-	if (w->map)
-		for (uint32_t i = 0; i < w->slots; i++)
-			x[i] = w->map[i] == CPU_PAD ? 0 : from[w->map[i]];
-	if (!j->xsum)
-		return;
-	for (uint32_t g = 0; g < w->groups; g++, x += per) {
-		double sum = 0;
-
-		for (uint32_t i = 0; i < per; i++)
-			sum += (double)x[i];
-		j->xsum[(size_t)r * w->groups + g] = (float)sum;
-	}
+	if (j->xsum)
+		s.xsum = j->xsum + (size_t)r * j->w->groups;
+	j->be->isa->slots(&s);
 }
 
-/* Set up x for rows r0..r0+n; scratch holds it where it must be copied. */
+/* Set up x for rows at[0]..+at[1]; scratch holds it where it must differ. */
 static void qjob_rows(struct qjob *j, const struct be_mat *x,
 		      struct be_mat *y, const uint32_t at[2])
 {
 	const struct be_qw *w = j->w;
 	float *mem = (float *)(void *)j->be->all_mem;
+	int few = is_few(w, at[1]);
 
 	j->from = be_rows(x, at[0], at[1]);
 	j->y = be_rows(y, at[0], at[1]);
 	j->x = j->from;
-	if (w->map)
-		j->x = (struct be_mat){ mem, at[1], w->slots, w->slots,
-					DT_F32 };
-	j->xsum = NULL;
-	if (at[1] <= CPU_FEW && j->be->isa->qdot_sums(w))
-		j->xsum = mem + (w->map ? (size_t)at[1] * w->slots : 0);
-	if (w->map || j->xsum)
-		tile_run(j->be->threads, at[1], gather_tile, j);
+	j->xsum = few ? mem + (size_t)at[1] * w->slots : NULL;
+	if (!few && !w->map)
+		return;
+	j->x = (struct be_mat){ mem, at[1], w->slots, w->slots, DT_F32 };
+	tile_run(j->be->threads, at[1], slots_tile, j);
 }
 
 static void qdot_tile(void *ctx, uint32_t tile)
@@ -406,9 +406,9 @@ int cpu_qgemm(struct be *be, const struct be_mat *x, const struct be_qw *w,
 {
 	struct qjob job = { .be = be, .w = w };
 	const uint32_t step = cpu_rows_per_tile(w->slots);
-	/* x copied to slots, and sums by group */
-	size_t all = (w->map ? (size_t)least(x->rows, GATHER_ROWS) * w->slots
-			     : 0) + (size_t)CPU_FEW * w->groups;
+	/* x copied to slots, and sums by group for the dot kernels */
+	uint32_t copied = least(x->rows, w->map ? GATHER_ROWS : MOST_FEW);
+	size_t all = (size_t)copied * w->slots + (size_t)MOST_FEW * w->groups;
 	size_t own = (size_t)2 * CPU_ROWS * w->groups;
 
 	if (be_shape_qgemm(x, w->in, w->out, y, err))
@@ -418,7 +418,7 @@ int cpu_qgemm(struct be *be, const struct be_mat *x, const struct be_qw *w,
 	for (uint32_t r = 0, n; r < x->rows; r += n) {
 		n = least(GATHER_ROWS, x->rows - r);
 		qjob_rows(&job, x, y, (const uint32_t[]){ r, n });
-		if (n <= CPU_FEW)
+		if (job.xsum)
 			tile_run(be->threads, (w->out - 1) / step + 1,
 				 qdot_tile, &job);
 		else if (qgemm_wide(&job, be, err))

@@ -18,10 +18,24 @@
 #include <immintrin.h>
 #endif
 
+#if defined(__AVX2__) || defined(__AVX512F__)
 #define VEC static inline __attribute__((always_inline, unused))
+#else
+#define VEC static inline __attribute__((unused))
+#endif
 
-/* Unroll completely: the arrays of accumulators must become registers. */
-#if defined(__clang__)
+/* Ask for the cache line at p; any p will do. */
+#if defined(__GNUC__)
+#define v_fetch(p) __builtin_prefetch(p)
+#else
+#define v_fetch(p) ((void)(p))
+#endif
+
+/* Unroll completely: the arrays of accumulators must become registers.  Not in
+ * the generic build, where that would be much code for little speed. */
+#if !defined(__AVX2__) && !defined(__AVX512F__)
+#define UNROLL
+#elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
 #define UNROLL _Pragma("GCC unroll 16")
@@ -34,7 +48,7 @@
 #define V __m512
 #define U __m512i
 #define VN 16
-#define V_LUT_BITS 4 /* v_lut looks at this many low bits */
+#define V_REGS 32 /* registers there are */
 
 VEC V v_set(float f) { return _mm512_set1_ps(f); }
 VEC V v_load(const float *p) { return _mm512_loadu_ps(p); }
@@ -78,10 +92,13 @@ VEC U u_load(const uint32_t *p) { return _mm512_loadu_si512(p); }
 VEC U u_set(uint32_t u) { return _mm512_set1_epi32((int)u); }
 VEC U u_and(U a, U b) { return _mm512_and_si512(a, b); }
 VEC U u_or(U a, U b) { return _mm512_or_si512(a, b); }
-#define u_shr(a, n) _mm512_srli_epi32(a, (unsigned int)(n))
+#define u_shr(a, n) _mm512_srli_epi32(a, (unsigned int)(n)) /* n constant */
+VEC U u_shrv(U a, uint32_t n)
+{
+	return _mm512_srl_epi32(a, _mm_cvtsi32_si128((int)n));
+}
 /* words below 2^31 as floats */
 VEC V v_from(U a) { return _mm512_cvtepi32_ps(a); }
-VEC V v_lut(V table, U i) { return _mm512_permutexvar_ps(i, table); }
 /* 2^n * a for whole n */
 VEC V v_scale2(V a, V n) { return _mm512_scalef_ps(a, n); }
 VEC float v_sum(V a)
@@ -95,12 +112,28 @@ VEC float v_sum(V a)
 	return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
 
+/* The sums of four vectors, to four floats. */
+VEC void v_sum4(const V *a, float *out)
+{
+	V x = v_add(_mm512_unpacklo_ps(a[0], a[1]),
+		    _mm512_unpackhi_ps(a[0], a[1]));
+	V y = v_add(_mm512_unpacklo_ps(a[2], a[3]),
+		    _mm512_unpackhi_ps(a[2], a[3]));
+	V z = v_add(_mm512_shuffle_ps(x, y, 0x44),
+		    _mm512_shuffle_ps(x, y, 0xee));
+	__m256 h = _mm256_add_ps(_mm512_castps512_ps256(z),
+				 _mm512_extractf32x8_ps(z, 1));
+
+	_mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(h),
+				      _mm256_extractf128_ps(h, 1)));
+}
+
 #elif defined(__AVX2__)
 
 #define V __m256
 #define U __m256i
 #define VN 8
-#define V_LUT_BITS 3
+#define V_REGS 16
 
 VEC V v_set(float f) { return _mm256_set1_ps(f); }
 VEC V v_load(const float *p) { return _mm256_loadu_ps(p); }
@@ -150,8 +183,11 @@ VEC U u_set(uint32_t u) { return _mm256_set1_epi32((int)u); }
 VEC U u_and(U a, U b) { return _mm256_and_si256(a, b); }
 VEC U u_or(U a, U b) { return _mm256_or_si256(a, b); }
 #define u_shr(a, n) _mm256_srli_epi32(a, (int)(n))
+VEC U u_shrv(U a, uint32_t n)
+{
+	return _mm256_srl_epi32(a, _mm_cvtsi32_si128((int)n));
+}
 VEC V v_from(U a) { return _mm256_cvtepi32_ps(a); }
-VEC V v_lut(V table, U i) { return _mm256_permutevar8x32_ps(table, i); }
 VEC V v_scale2(V a, V n)
 {
 	U e = _mm256_add_epi32(_mm256_cvtps_epi32(n), u_set(127));
@@ -167,135 +203,87 @@ VEC float v_sum(V a)
 	return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
 }
 
-#else
+VEC void v_sum4(const V *a, float *out)
+{
+	V x = v_add(_mm256_unpacklo_ps(a[0], a[1]),
+		    _mm256_unpackhi_ps(a[0], a[1]));
+	V y = v_add(_mm256_unpacklo_ps(a[2], a[3]),
+		    _mm256_unpackhi_ps(a[2], a[3]));
+	V z = v_add(_mm256_shuffle_ps(x, y, 0x44),
+		    _mm256_shuffle_ps(x, y, 0xee));
 
-struct vec_f {
-	float f[4] __attribute__((aligned(16)));
-};
-struct vec_u {
-	uint32_t u[4] __attribute__((aligned(16)));
-};
-#define V struct vec_f
-#define U struct vec_u
-#define VN 4
-#define V_LUT_BITS 0 /* no v_lut */
+	_mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(z),
+				      _mm256_extractf128_ps(z, 1)));
+}
+
+#else
 
 #include <math.h>
 
-/* Lane by lane; compilers make vectors of these where they have them. */
-#define VEC_EACH(r, expr) \
-	for (int i_ = 0; i_ < VN; i_++) \
-		(r).f[i_] = (expr)
-#define VEC_OP(name, expr) \
-	VEC V name(V a, V b) \
-	{ \
-		V r; \
-		VEC_EACH(r, expr); \
-		return r; \
-	}
-VEC_OP(v_add, a.f[i_] + b.f[i_])
-VEC_OP(v_sub, a.f[i_] - b.f[i_])
-VEC_OP(v_mul, a.f[i_] * b.f[i_])
-VEC_OP(v_div, a.f[i_] / b.f[i_])
-VEC_OP(v_max, a.f[i_] > b.f[i_] ? a.f[i_] : b.f[i_])
-VEC_OP(v_min, a.f[i_] < b.f[i_] ? a.f[i_] : b.f[i_])
-VEC V v_fma(V a, V b, V c)
-{
-	V r;
-	VEC_EACH(r, a.f[i_] * b.f[i_] + c.f[i_]);
-	return r;
-}
-VEC V v_set(float f)
-{
-	V r;
-	VEC_EACH(r, f);
-	return r;
-}
+#define V float __attribute__((vector_size(16)))
+#define U uint32_t __attribute__((vector_size(16)))
+#define I int32_t __attribute__((vector_size(16)))
+#define VN 4
+#define V_REGS 16
+
+VEC V v_set(float f) { return (V){ f, f, f, f }; }
 VEC V v_load(const float *p)
 {
 	V r;
-	memcpy(r.f, p, sizeof(r.f));
+	memcpy(&r, p, sizeof(r));
 	return r;
 }
-VEC void v_store(float *p, V a) { memcpy(p, a.f, sizeof(a.f)); }
+VEC void v_store(float *p, V a) { memcpy(p, &a, sizeof(a)); }
 VEC V v_part(const float *p, uint32_t n)
 {
-	V r;
-	VEC_EACH(r, (uint32_t)i_ < n ? p[i_] : 0);
+	V r = v_set(0);
+	memcpy(&r, p, n * sizeof(*p));
 	return r;
 }
-VEC void v_keep(float *p, V a, uint32_t n)
-{
-	for (uint32_t i = 0; i < n; i++)
-		p[i] = a.f[i];
-}
+VEC void v_keep(float *p, V a, uint32_t n) { memcpy(p, &a, n * sizeof(*p)); }
+VEC V v_add(V a, V b) { return a + b; }
+VEC V v_sub(V a, V b) { return a - b; }
+VEC V v_mul(V a, V b) { return a * b; }
+VEC V v_div(V a, V b) { return a / b; }
+VEC V v_fma(V a, V b, V c) { return a * b + c; }
+/* a where m is all ones, b where it is 0 */
+VEC V v_pick(I m, V a, V b) { return (V)(((I)a & m) | ((I)b & ~m)); }
+VEC V v_max(V a, V b) { return v_pick(a > b, a, b); }
+VEC V v_min(V a, V b) { return v_pick(a < b, a, b); }
 VEC V v_rint(V a)
 {
-	V r;
-	VEC_EACH(r, rintf(a.f[i_]));
-	return r;
+	return (V){ rintf(a[0]), rintf(a[1]), rintf(a[2]), rintf(a[3]) };
 }
 VEC V v_f16(const uint16_t *p)
 {
-	V r;
-	VEC_EACH(r, half_to_f32(p[i_]));
-	return r;
+	return (V){ half_to_f32(p[0]), half_to_f32(p[1]), half_to_f32(p[2]),
+		    half_to_f32(p[3]) };
 }
 VEC V v_bf16(const uint16_t *p)
 {
-	V r;
-	VEC_EACH(r, half_bf16_to_f32(p[i_]));
-	return r;
+	return (V)((U){ p[0], p[1], p[2], p[3] } << 16);
 }
 VEC U u_load(const uint32_t *p)
 {
 	U r;
-	memcpy(r.u, p, sizeof(r.u));
+	memcpy(&r, p, sizeof(r));
 	return r;
 }
-VEC U u_set(uint32_t u)
-{
-	U r = { { u, u, u, u } };
-	return r;
-}
-VEC U u_and(U a, U b)
-{
-	for (int i = 0; i < VN; i++)
-		a.u[i] &= b.u[i];
-	return a;
-}
-VEC U u_or(U a, U b)
-{
-	for (int i = 0; i < VN; i++)
-		a.u[i] |= b.u[i];
-	return a;
-}
-VEC U u_shr(U a, uint32_t n)
-{
-	for (int i = 0; i < VN; i++)
-		a.u[i] >>= n;
-	return a;
-}
-VEC V v_from(U a)
-{
-	V r;
-	VEC_EACH(r, (float)(int32_t)a.u[i_]);
-	return r;
-}
-VEC V v_lut(V table, U i)
-{
-	(void)i;
-	return table;
-}
+VEC U u_set(uint32_t u) { return (U){ u, u, u, u }; }
+VEC U u_and(U a, U b) { return a & b; }
+VEC U u_or(U a, U b) { return a | b; }
+VEC U u_shr(U a, uint32_t n) { return a >> n; }
+VEC U u_shrv(U a, uint32_t n) { return a >> n; }
+VEC V v_from(U a) { return __builtin_convertvector((I)a, V); }
 VEC V v_scale2(V a, V n)
 {
-	VEC_EACH(a, a.f[i_] * half_from_bits((uint32_t)((int)n.f[i_] + 127)
-					     << 23));
-	return a;
+	return a * (V)((__builtin_convertvector(n, I) + 127) << 23);
 }
-VEC float v_sum(V a)
+VEC float v_sum(V a) { return (a[0] + a[2]) + (a[1] + a[3]); }
+VEC void v_sum4(const V *a, float *out)
 {
-	return (a.f[0] + a.f[2]) + (a.f[1] + a.f[3]);
+	for (int i = 0; i < 4; i++)
+		out[i] = v_sum(a[i]);
 }
 
 #endif

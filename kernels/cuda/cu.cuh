@@ -1,0 +1,193 @@
+/* cu.cuh - what the files of the GPU plug-in share.
+ *
+ * One stream per opened device; every operation is put on it and returns.  On
+ * sm_90 and later a kernel may start while its predecessor still runs: so
+ * every kernel calls cu_wait() before it reads or writes anything an operation
+ * before it may have touched.  Prepared weights may be read earlier: qw_new
+ * waits for the device.
+ *
+ * Sums have a fixed order: work is cut by shape alone and no kernel adds to
+ * floats with atomics, so the same input gives the same bits. */
+#ifndef KERNELS_CUDA_CU_CUH
+#define KERNELS_CUDA_CU_CUH
+
+#include "../../libfmt/base/err.h"
+#include "../backend.h"
+#include "../shape.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+/* Scratch memory of a device, by use; each grows to the largest need. */
+enum cu_scratch {
+	CU_X16,   /* activations as f16 */
+	CU_DENSE, /* a dequantized or converted weight */
+	CU_PART,  /* partial results */
+	CU_F64,   /* the matrices of factor */
+	CU_SMALL, /* lists from host memory */
+	CU_SCRATCHES
+};
+
+struct cu_blas; /* gemm.cu: cuBLAS, opened on first use */
+
+struct be {
+	int device, cc, sms;      /* cc: 90 for sm_90 */
+	size_t smem;              /* most shared memory of a block */
+	int pdl;                  /* programmatic dependent launch */
+	int generic;              /* only the generic kernels were asked for */
+	cudaStream_t stream;
+	void *scratch[CU_SCRATCHES];
+	size_t size[CU_SCRATCHES];
+	struct cu_blas *blas;
+	char text[160];
+};
+
+/* ERR_RESOURCE with the numbers when memory ran out, else ERR_UNSUP. */
+int cu_fail(cudaError_t e, const char *what, struct err *err);
+#define CU_TRY(call, what, err)                                               \
+	do {                                                                  \
+		cudaError_t cu_e = (call);                                    \
+		if (cu_e != cudaSuccess)                                      \
+			return cu_fail(cu_e, what, err);                      \
+	} while (0)
+
+/* Device memory; `what` is for the message. */
+int cu_alloc(size_t bytes, const char *what, void **p, struct err *err);
+/* Scratch of at least `bytes`, valid until the next call for the same use. */
+int cu_scratch_get(struct be *be, enum cu_scratch use, size_t bytes, void **p,
+		   struct err *err);
+
+/* ---- operations of the table, by file ---- */
+
+int cu_gemm(struct be *, const struct be_gemm *, struct err *);
+void cu_blas_close(struct cu_blas *b);
+/* Y = X W^T through cuBLAS on f16 (x [m][k], w [n][k], both dense) into F32.
+ * 1 when there is no cuBLAS: nothing has run. */
+int cu_gemm_f16(struct be *be, const __half *x, const __half *w,
+		struct be_mat *y, uint32_t k, struct err *err);
+/* 1 when cuBLAS can be opened. */
+int cu_blas_there(struct be *be);
+/* C = alpha op(A) op(B) + beta C in f32; strides in elements. */
+struct cu_sgemm {
+	const float *a, *b;
+	float *c;
+	uint32_t m, n, k;
+	size_t lda, ldb, ldc;
+	int trans_a, trans_b; /* stored [k][m]; stored [n][k] */
+	float alpha, beta;
+};
+int cu_sgemm(struct be *be, const struct cu_sgemm *g, struct err *err);
+
+int cu_qw_new(struct be *, const struct ql *, struct be_qw **, struct err *);
+void cu_qw_free(struct be *, struct be_qw *);
+const char *cu_qw_kernel(const struct be *, const struct be_qw *, uint32_t m);
+int cu_qgemm(struct be *, const struct be_mat *x, const struct be_qw *,
+	     struct be_mat *y, struct err *);
+
+int cu_gather(struct be *, const struct be_mat *x, const uint32_t *index,
+	      struct be_mat *y, struct err *);
+int cu_embed(struct be *, const struct be_mat *table, const uint32_t *id,
+	     struct be_mat *y, struct err *);
+int cu_rmsnorm(struct be *, const struct be_mat *x, const struct be_mat *w,
+	       double eps, struct be_mat *y, struct err *);
+int cu_rope(struct be *, struct be_mat *x, const struct be_rope *,
+	    struct err *);
+int cu_swiglu(struct be *, const struct be_mat *gate, const struct be_mat *up,
+	      struct be_mat *y, struct err *);
+int cu_add(struct be *, struct be_mat *x, const struct be_mat *y,
+	   struct err *);
+int cu_attend(struct be *, const struct be_attend *, struct err *);
+int cu_syrk(struct be *, const struct be_mat *x, double alpha,
+	    struct be_mat *h, struct err *);
+int cu_factor(struct be *, const struct be_factor *, struct err *);
+int cu_grid(struct be *, const struct be_grid *, struct err *);
+int cu_sweep(struct be *, const struct be_sweep *, struct err *);
+
+/* ---- launching ---- */
+
+struct cu_dim {
+	dim3 grid, block;
+	size_t smem;
+};
+
+template <class... P, class... A>
+static int cu_launch(struct be *be, const char *what, struct cu_dim d,
+		     struct err *err, void (*kernel)(P...), A... args)
+{
+	cudaLaunchConfig_t c = {};
+	cudaLaunchAttribute pdl = {};
+	cudaError_t e = cudaSuccess;
+
+	if (!d.grid.x || !d.grid.y || !d.grid.z)
+		return 0; /* nothing to do */
+	if (d.smem > 48u << 10)
+		e = cudaFuncSetAttribute(
+			(const void *)kernel,
+			cudaFuncAttributeMaxDynamicSharedMemorySize,
+			(int)d.smem);
+	pdl.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+	pdl.val.programmaticStreamSerializationAllowed = 1;
+	c.gridDim = d.grid;
+	c.blockDim = d.block;
+	c.dynamicSmemBytes = d.smem;
+	c.stream = be->stream;
+	c.attrs = &pdl;
+	c.numAttrs = be->pdl ? 1 : 0;
+	if (e == cudaSuccess)
+		e = cudaLaunchKernelEx(&c, kernel, P(args)...);
+	return e == cudaSuccess ? 0 : cu_fail(e, what, err);
+}
+
+/* ---- device helpers ---- */
+
+/* What the kernels before this one wrote is there after this. */
+__device__ __forceinline__ void cu_wait(void)
+{
+#if __CUDA_ARCH__ >= 900
+	asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* The next kernel may be brought onto free multiprocessors. */
+__device__ __forceinline__ void cu_next(void)
+{
+#if __CUDA_ARCH__ >= 900
+	asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+__device__ __forceinline__ float cu_warp_sum(float v)
+{
+	for (int o = 16; o; o /= 2)
+		v += __shfl_xor_sync(~0u, v, o);
+	return v;
+}
+
+__device__ __forceinline__ double cu_warp_sum(double v)
+{
+	for (int o = 16; o; o /= 2)
+		v += __shfl_xor_sync(~0u, v, o);
+	return v;
+}
+
+/* f16 of a float; what is beyond f16 becomes its largest number, so that an
+ * outlier stays finite. */
+__device__ __forceinline__ __half cu_half(float f)
+{
+	return __float2half_rn(fminf(fmaxf(f, -65504.f), 65504.f));
+}
+
+__device__ __forceinline__ float cu_float(float f) { return f; }
+__device__ __forceinline__ float cu_float(__half f) { return __half2float(f); }
+__device__ __forceinline__ float cu_float(__nv_bfloat16 f)
+{
+	return __bfloat162float(f);
+}
+
+static inline uint32_t cu_div_up(uint64_t a, uint64_t b)
+{
+	return (uint32_t)((a + b - 1) / b);
+}
+
+#endif

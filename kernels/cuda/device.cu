@@ -1,0 +1,232 @@
+/* device.cu - a GPU opened: memory, stream and the plug-in's table.
+ *
+ * The runtime library of CUDA is linked in, and it opens the driver when it is
+ * first called: so this plug-in loads where there is no driver, and open says
+ * what is missing.  Nothing outside this plug-in sees a symbol but be_plugin. */
+#include "cu.cuh"
+
+#include <new>
+#include <stdio.h>
+#include <string.h>
+
+int cu_fail(cudaError_t e, const char *what, struct err *err)
+{
+	(void)cudaGetLastError(); /* one that can be got over is cleared */
+	return err_set(err,
+		       e == cudaErrorMemoryAllocation ? ERR_RESOURCE
+						      : ERR_UNSUP,
+		       "GPU: %s: %s", what, cudaGetErrorString(e));
+}
+
+int cu_alloc(size_t bytes, const char *what, void **p, struct err *err)
+{
+	size_t avail = 0, total = 0;
+	cudaError_t e = cudaMalloc(p, bytes ? bytes : 1);
+
+	if (e == cudaSuccess)
+		return 0;
+	*p = NULL;
+	if (e != cudaErrorMemoryAllocation)
+		return cu_fail(e, what, err);
+	(void)cudaGetLastError();
+	(void)cudaMemGetInfo(&avail, &total);
+	return err_set(err, ERR_RESOURCE,
+		       "not enough GPU memory for %s: %zu MiB needed, %zu of "
+		       "%zu MiB free",
+		       what, (bytes >> 20) + 1, avail >> 20, total >> 20);
+}
+
+int cu_scratch_get(struct be *be, enum cu_scratch use, size_t bytes, void **p,
+		   struct err *err)
+{
+	if (bytes > be->size[use]) {
+		/* cudaFree waits for what still uses the old one */
+		cudaFree(be->scratch[use]);
+		be->size[use] = 0;
+		if (cu_alloc(bytes, "work space", &be->scratch[use], err))
+			return -1;
+		be->size[use] = bytes;
+	}
+	*p = be->scratch[use];
+	return 0;
+}
+
+/* Does this plug-in hold machine code, or PTX that the driver can compile, for
+ * the device? */
+__global__ void probe_kernel(void)
+{
+}
+
+static int usable(int device, struct cudaDeviceProp *prop, struct err *err)
+{
+	struct cudaFuncAttributes attr;
+	cudaError_t e;
+
+	CU_TRY(cudaGetDeviceProperties(prop, device), "device properties",
+	       err);
+	if (prop->major * 10 + prop->minor < 75)
+		return err_set(err, ERR_UNSUP,
+			       "%s is of compute capability %d.%d, at least "
+			       "7.5 is needed",
+			       prop->name, prop->major, prop->minor);
+	CU_TRY(cudaSetDevice(device), prop->name, err);
+	e = cudaFuncGetAttributes(&attr, (const void *)probe_kernel);
+	if (e != cudaSuccess) {
+		(void)cudaGetLastError();
+		return err_set(err, ERR_UNSUP,
+			       "this plug-in was not built for %s (compute "
+			       "capability %d.%d): %s",
+			       prop->name, prop->major, prop->minor,
+			       cudaGetErrorString(e));
+	}
+	return 0;
+}
+
+/* The device asked for, or the first that is usable. */
+static int pick(int32_t want, int *device, struct cudaDeviceProp *prop,
+		struct err *err)
+{
+	int count = 0;
+	cudaError_t e = cudaGetDeviceCount(&count);
+
+	if (e != cudaSuccess || !count)
+		return err_set(err, ERR_UNSUP, "no GPU: %s",
+			       e == cudaErrorInsufficientDriver
+				       ? "no NVIDIA driver, or one too old"
+				       : cudaGetErrorString(
+						 e ? e : cudaErrorNoDevice));
+	if (want >= count)
+		return err_set(err, ERR_UNSUP, "no GPU %d, there %s %d",
+			       (int)want, count == 1 ? "is" : "are", count);
+	if (want >= 0) {
+		*device = want;
+		return usable(want, prop, err);
+	}
+	for (*device = 0; *device < count; ++*device)
+		if (!usable(*device, prop, err))
+			return 0;
+	return -1; /* err tells of the last */
+}
+
+static void cu_close(struct be *be)
+{
+	if (!be)
+		return;
+	if (be->stream)
+		(void)cudaStreamSynchronize(be->stream);
+	cu_blas_close(be->blas);
+	for (int i = 0; i < CU_SCRATCHES; i++)
+		cudaFree(be->scratch[i]);
+	if (be->stream)
+		cudaStreamDestroy(be->stream);
+	delete be;
+}
+
+static void fill(struct be *be, const struct cudaDeviceProp *p)
+{
+	be->cc = p->major * 10 + p->minor;
+	be->sms = p->multiProcessorCount;
+	be->smem = p->sharedMemPerBlockOptin;
+	be->pdl = be->cc >= 90;
+	snprintf(be->text, sizeof(be->text),
+		 "%.80s (GPU %d, sm_%d, %d multiprocessors, %zu MiB), %s",
+		 p->name, be->device, be->cc, be->sms,
+		 (size_t)p->totalGlobalMem >> 20,
+		 be->generic ? "generic kernels" : "mma kernels");
+}
+
+static int cu_open(const struct be_open *how, struct be **out, struct err *err)
+{
+	struct cudaDeviceProp prop;
+	struct be *be = NULL;
+	int ret = -1;
+
+	*out = NULL;
+	if (how->kernel && strcmp(how->kernel, "generic") &&
+	    strcmp(how->kernel, "mma")) {
+		err_set(err, ERR_USAGE,
+			"no kernel \"%s\" on device cuda (generic, mma)",
+			how->kernel);
+		goto out;
+	}
+	be = new (std::nothrow) struct be();
+	if (!be) {
+		err_set(err, ERR_RESOURCE, "not enough memory");
+		goto out;
+	}
+	be->generic = how->kernel && !strcmp(how->kernel, "generic");
+	if (pick(how->device, &be->device, &prop, err))
+		goto out;
+	fill(be, &prop);
+	if (cudaStreamCreateWithFlags(&be->stream, cudaStreamNonBlocking) !=
+	    cudaSuccess) {
+		err_set(err, ERR_UNSUP, "%s: no stream: %s", prop.name,
+			cudaGetErrorString(cudaGetLastError()));
+		goto out;
+	}
+	*out = be;
+	ret = 0;
+out:
+	if (ret)
+		cu_close(be);
+	return ret;
+}
+
+static const char *cu_describe(const struct be *be)
+{
+	return be->text;
+}
+
+static int api_alloc(struct be *be, size_t bytes, void **p, struct err *err)
+{
+	(void)be;
+	return cu_alloc(bytes, "an array", p, err);
+}
+
+static void api_free(struct be *be, void *p)
+{
+	(void)be;
+	cudaFree(p);
+}
+
+static int copy(struct be *be, void *dst, const void *src, size_t bytes,
+		enum cudaMemcpyKind kind, struct err *err)
+{
+	if (bytes)
+		CU_TRY(cudaMemcpyAsync(dst, src, bytes, kind, be->stream),
+		       "copying", err);
+	CU_TRY(cudaStreamSynchronize(be->stream), "waiting for the device",
+	       err);
+	return 0;
+}
+
+static int api_put(struct be *be, void *dst, const void *src, size_t bytes,
+		   struct err *err)
+{
+	return copy(be, dst, src, bytes, cudaMemcpyHostToDevice, err);
+}
+
+static int api_get(struct be *be, void *dst, const void *src, size_t bytes,
+		   struct err *err)
+{
+	return copy(be, dst, src, bytes, cudaMemcpyDeviceToHost, err);
+}
+
+/* The one symbol of the plug-in. */
+extern "C" const struct be_api *be_plugin(void);
+extern "C" const struct be_api *be_plugin(void)
+{
+	/* in the order of struct be_api: C++17 has no designated
+	 * initializers */
+	static const struct be_api api = {
+		BE_ABI, sizeof(struct be_api), "cuda",
+		cu_open, cu_close, cu_describe,
+		api_alloc, api_free, api_put, api_get,
+		cu_gemm, cu_gather,
+		cu_qw_new, cu_qw_free, cu_qw_kernel, cu_qgemm,
+		cu_embed, cu_rmsnorm, cu_rope, cu_attend, cu_swiglu, cu_add,
+		cu_syrk, cu_factor, cu_grid, cu_sweep,
+	};
+
+	return &api;
+}
