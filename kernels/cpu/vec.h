@@ -32,8 +32,9 @@
 #endif
 
 /* Unroll completely: the arrays of accumulators must become registers.  Not in
- * the generic build, where that would be much code for little speed. */
-#if !defined(__AVX2__) && !defined(__AVX512F__)
+ * the generic build, where that would be much code for little speed, and not
+ * under a sanitizer, which would put a check on every copy. */
+#if !defined(__AVX2__) && !defined(__AVX512F__) || defined(__SANITIZE_ADDRESS__)
 #define UNROLL
 #elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
