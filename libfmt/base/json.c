@@ -379,14 +379,17 @@ int json_parse(const char *text, size_t len, unsigned flags,
 			  .flags = flags, .err = err };
 	struct keys k = { NULL, 0 };
 	struct cJSON *j = NULL;
+	size_t skip = 0;
 	int ret = -1;
 
 	*out = NULL;
 	if ((flags & JSON_BOM) && len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3))
-		s.at = 3;
+		skip = 3;
+	s.at = skip;
 	if (scan_all(&s))
 		goto out;
-	j = cJSON_ParseWithLengthOpts(text, len, NULL, 0);
+	/* cJSON would skip the mark itself, but not in front of one byte */
+	j = cJSON_ParseWithLengthOpts(text + skip, len - skip, NULL, 0);
 	if (!j) { /* the scanner has passed it, so memory it is */
 		err_set(err, ERR_RESOURCE,
 			"not enough memory for %zu bytes of JSON", len);

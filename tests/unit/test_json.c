@@ -211,6 +211,9 @@ static void test_bom_only_where_asked(void **state)
 	assert_int_equal(json_parse(text, strlen(text), JSON_BOM, &j, &err), 0);
 	assert_non_null(json_find(j, "a"));
 	json_free(j);
+	assert_int_equal(json_parse("\xef\xbb\xbf" "3", 4, JSON_BOM, &j, &err),
+			 0);
+	json_free(j);
 	refused(text, 3, JSON_BOM, "too early");
 	refused("\xef\xbb\xbf\xef\xbb\xbf{}", 8, JSON_BOM, "a value");
 }

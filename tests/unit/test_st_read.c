@@ -346,8 +346,8 @@ static void test_accepted_edges(void **state)
 	static const char *const row[] = {
 		"\"dtype\":\"F4\",\"shape\":[8],\"data_offsets\":[0,4]",
 		"\"dtype\":\"F6_E2M3\",\"shape\":[4,1],\"data_offsets\":[0,3]",
-		"\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,4],"
-		"\"data_offsets\":[0,4]",
+		("\"shape\":[1,1,1,1,1,1,1,4],\"dtype\":\"U8\","
+		 "\"data_offsets\":[0,4]"),
 		"\"dtype\":\"BOOL\",\"shape\":[4],\"data_offsets\":[0,4]",
 		"\"dtype\":\"C64\",\"shape\":[1],\"data_offsets\":[0,8]",
 	};
@@ -389,7 +389,8 @@ static void test_every_truncation(void **state)
 
 		assert_int_equal(open_path(cut, 0, &src, &f, &err), -1);
 		if (i < 8)
-			snprintf(want, sizeof(want), "%zu bytes are too few", i);
+			snprintf(want, sizeof(want), "%zu bytes are too few",
+				 i);
 		else if (i < 8 + header)
 			snprintf(want, sizeof(want), "truncated: %zu bytes of "
 				 "the header", (size_t)header + 8 - i);

@@ -182,8 +182,10 @@ static void test_header_text(void **state)
 {
 	static const char want[] =
 		"{\"__metadata__\":{\"format\":\"pt\",\"gptq_bits\":\"4\"},"
-		"\"z\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[0,8]},"
-		"\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]},"
+		"\"z\":{\"dtype\":\"I64\",\"shape\":[1],"
+		"\"data_offsets\":[0,8]},"
+		"\"a\":{\"dtype\":\"F32\",\"shape\":[1],"
+		"\"data_offsets\":[8,12]},"
 		"\"b\":{\"dtype\":\"F32\",\"shape\":[0,2],"
 		"\"data_offsets\":[12,12]},"
 		"\"q\\\"\\\\/\\n\\u0001\xc3\xa9\":{\"dtype\":\"U8\","
