@@ -163,5 +163,8 @@ int repack_prove(const struct repack_job *job, uint64_t *weights,
 	ret = 0;
 out:
 	model_close(p.back);
+	/* the source was read before: what cannot be read is the result */
+	if (ret && (err->code == ERR_INPUT || err->code == ERR_UNSUP))
+		err->code = ERR_CHECK;
 	return ret ? err_ctx(err, "proof") : 0;
 }
