@@ -1,4 +1,5 @@
-/* ui.h - what a person sees: messages, progress, colours, numbers, JSON.
+/* ui.h - what a person sees: messages, progress, colours, numbers, tables,
+ * JSON.
  *
  * stdout is the result, stderr is everything else.  With --json stdout is one
  * JSON document, also when the answer is "failed". */
@@ -16,46 +17,79 @@
 struct cJSON;
 
 struct ui {
-	const char *applet;      /* "gptq-quantize" */
+	char applet[32];         /* "gptq-quantize" */
 	bool quiet, json;
 	int verbose;
-	bool color_out, color_err, utf8, tty_err;
+	bool color_out, color_err, utf8, tty_out, tty_err;
+	bool shut;               /* stdout is full or closed: print no more */
+	const char *path;        /* the model, once it is known; for JSON */
+	char hint[256];          /* printed behind the message of a failure */
 	/* the live bar */
-	const char *what;
-	double began, shown;
+	char what[48];           /* the current phase */
+	double started;          /* of the program */
+	double began, shown;     /* of the phase; of the last line */
 	bool drawn;
 	struct progress progress; /* hand &ui.progress to libraries */
 };
 
+/* Also looks at the terminal, NO_COLOR and the locale's character set. */
 void ui_init(struct ui *ui, const char *applet, const struct opt_common *c);
 
-/* Lines on stderr, the live bar moved out of their way. */
-void ui_note(struct ui *ui, const char *fmt, ...) ERR_PRINTF(2, 3);   /* not with -q */
-void ui_detail(struct ui *ui, const char *fmt, ...) ERR_PRINTF(2, 3); /* with -v */
+/* Lines on stderr, the live bar moved out of their way.  note: not with -q;
+ * detail: with -v; warn: not with -q. */
+void ui_note(struct ui *ui, const char *fmt, ...) ERR_PRINTF(2, 3);
+void ui_detail(struct ui *ui, const char *fmt, ...) ERR_PRINTF(2, 3);
 void ui_warn(struct ui *ui, const char *fmt, ...) ERR_PRINTF(2, 3);
-/* "gptq-repack: message", and with --json {"error": {...}} on stdout.
- * Returns err->code, the exit status. */
-int ui_fail(struct ui *ui, const struct err *err);
-/* A second line that says which command fixes it. */
+/* The second line of a coming failure: the command that mends it. */
 void ui_hint(struct ui *ui, const char *fmt, ...) ERR_PRINTF(2, 3);
+/* "gptq-repack: message", the hint, and with --json {"error": {...}} on
+ * stdout.  An empty message (a broken pipe) is silent.  Returns err->code, the
+ * exit status. */
+int ui_fail(struct ui *ui, const struct err *err);
 /* Remove the live bar. */
 void ui_done(struct ui *ui);
 
-/* Print a JSON tree on stdout, free it. */
-int ui_json(struct cJSON *j, struct err *err);
-/* Flush and check stdout: 0, or ERR_OUTPUT.  A broken pipe is silent. */
+/* Print a JSON tree on f and free it; a NULL tree is ERR_RESOURCE. */
+int ui_json(FILE *f, struct cJSON *j, struct err *err);
+/* Add text to an object: NULL becomes null, bytes that are no UTF-8 become
+ * U+FFFD (paths and pieces of text may hold any). */
+void ui_json_text(struct cJSON *obj, const char *key, const char *text);
+struct cJSON *ui_json_string(const char *text, size_t n);
+/* Flush and check stdout: 0, or ERR_OUTPUT.  A broken pipe leaves the message
+ * empty. */
 int ui_flush(struct err *err);
 
 /* "3.9 GiB" into buf. */
 const char *ui_bytes(uint64_t n, char buf[32]);
 /* "6.16 M" (parameters, powers of 1000) into buf. */
 const char *ui_count(uint64_t n, char buf[32]);
+/* "1:02:03", "2:03" or "2.1 s" into buf. */
+const char *ui_time(double seconds, char buf[32]);
+/* "s" unless n is 1. */
+const char *ui_plural(uint64_t n);
 /* Seconds since an arbitrary start, monotonic. */
 double ui_now(void);
-/* Colour escapes for stdout: "" when off. */
+
+/* Colour escapes for f (stdout or stderr): "" when off. */
 enum ui_color { UI_OFF = 0, UI_BOLD, UI_DIM, UI_RED, UI_GREEN, UI_YELLOW,
 	UI_BLUE };
-const char *ui_paint(const struct ui *ui, enum ui_color c);
+const char *ui_paint(const struct ui *ui, FILE *f, enum ui_color c);
+
+/* Columns of the terminal behind f; 0: not a terminal. */
+int ui_width(FILE *f);
+
+/* A table with aligned columns.  The first letter of a column's head says how
+ * it stands: '<' left, '>' right, '~' left and cut in the middle where the
+ * terminal is too narrow.  The rest is the title. */
+struct ui_table;
+struct ui_table *ui_table_new(const char *const *heads, uint32_t columns,
+			      struct err *err);
+/* The next cell, row by row. */
+void ui_cell(struct ui_table *t, const char *fmt, ...) ERR_PRINTF(2, 3);
+/* ERR_RESOURCE when a cell could not be kept. */
+int ui_table_print(const struct ui *ui, FILE *f, const struct ui_table *t,
+		   struct err *err);
+void ui_table_free(struct ui_table *t); /* accepts NULL */
 
 /* Install the handlers: the first Ctrl-C asks the work to stop, a second one
  * ends the program.  SIGPIPE is ignored. */
@@ -63,7 +97,7 @@ void ui_signals(void);
 int ui_interrupted(void);
 
 /* MODEL as given, or for "-" the first line of standard input (into a buffer
- * that the caller frees through *owned). */
+ * that the caller frees through *owned).  No byte behind that line is read. */
 int ui_model_path(const char *arg, const char **path, char **owned,
 		  struct err *err);
 

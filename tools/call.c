@@ -1,0 +1,81 @@
+#include "call.h"
+
+#include "../libfmt/base/io.h"
+#include "../libfmt/base/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int call_device(const struct call *c, const char *kernel, struct rt_dev *dev,
+		struct err *err)
+{
+	char why[256] = "";
+
+	*dev = (struct rt_dev) { NULL, NULL };
+	if (be_select(c->opt->common.device, c->threads, kernel, &dev->api,
+		      &dev->be, why, err)) {
+		*dev = (struct rt_dev) { NULL, NULL };
+		return -1;
+	}
+	ui_detail(c->ui, "device %s", why[0] ? why :
+					       dev->api->describe(dev->be));
+	return 0;
+}
+
+void call_device_close(struct rt_dev *dev)
+{
+	if (dev->api)
+		dev->api->close(dev->be);
+	*dev = (struct rt_dev) { NULL, NULL };
+}
+
+int call_seqlen(const struct call *c, int64_t asked, uint32_t context,
+		uint32_t *out, struct err *err)
+{
+	if (asked > context && opt_given(c->opt, "seqlen"))
+		return err_set(err, ERR_USAGE, "--seqlen %lld is beyond the "
+			       "model's context of %u tokens",
+			       (long long)asked, context);
+	*out = asked > context ? context : (uint32_t)asked;
+	return 0;
+}
+
+static int ends_in(const char *s, const char *tail)
+{
+	size_t n = strlen(s), m = strlen(tail);
+
+	return n > m && !strcmp(s + n - m, tail);
+}
+
+int call_holds_ids(const char *file)
+{
+	return ends_in(file, ".ids") || ends_in(file, ".safetensors");
+}
+
+int call_save(const char *path, const char *text, size_t n, struct err *err)
+{
+	struct io_stage *st = NULL;
+	int ret = -1;
+
+	if (io_stage_open(path, false, true, &st, err) ||
+	    io_write_file(io_stage_path(st), text, n, err) ||
+	    io_stage_commit(st, err))
+		goto out;
+	ret = 0;
+out:
+	io_stage_close(st);
+	return ret;
+}
+
+int call_save_json(const char *path, struct cJSON *j, struct err *err)
+{
+	char *text = j ? json_print(j, true, err) : NULL;
+	int ret;
+
+	if (!j)
+		err_set(err, ERR_RESOURCE, "not enough memory");
+	json_free(j);
+	ret = text ? call_save(path, text, strlen(text), err) : -1;
+	free(text);
+	return ret;
+}

@@ -1,0 +1,34 @@
+/* call.h - what several applets need of the libraries, with the words of the
+ * command line. */
+#ifndef TOOLS_CALL_H
+#define TOOLS_CALL_H
+
+#include "applets.h"
+
+#include "../runtime/linear.h"
+
+#include <stddef.h>
+
+struct cJSON;
+struct tok;
+
+/* Open the device of --device; `kernel` may be NULL.  -v tells which and why.
+ * Close it with call_device_close. */
+int call_device(const struct call *c, const char *kernel, struct rt_dev *dev,
+		struct err *err);
+void call_device_close(struct rt_dev *dev); /* accepts a zeroed struct */
+
+/* --seqlen as used: `asked` when it was given, else the smaller of `asked` and
+ * the model's context. */
+int call_seqlen(const struct call *c, int64_t asked, uint32_t context,
+		uint32_t *out, struct err *err);
+
+/* 1 when the file holds token ids, so that no tokenizer is needed. */
+int call_holds_ids(const char *file);
+
+/* Write a whole file, atomically, over an old one. */
+int call_save(const char *path, const char *text, size_t n, struct err *err);
+/* The same with a JSON tree, which is freed. */
+int call_save_json(const char *path, struct cJSON *j, struct err *err);
+
+#endif

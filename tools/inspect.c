@@ -1,0 +1,198 @@
+/* gptq-inspect: what is in a checkpoint, and what is wrong with it. */
+#include "inspect.h"
+
+#include "../libfmt/base/json.h"
+#include "../libfmt/base/mem.h"
+#include "applets.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LATER "is not in this version"
+
+struct args {
+	bool tensors, layers, files, stats, doctor, kernels, hash, print_path;
+	const char *match, *tensor, *diff;
+	int64_t head;
+};
+#define AT(field) .off = offsetof(struct args, field)
+
+static const struct opt options[] = {
+	{ .kind = OPT_HEAD, .help = "What to show (one screen when none is "
+		"given)" },
+	{ .kind = OPT_FLAG, .name = "tensors", .help = "a table of all tensors",
+	  AT(tensors) },
+	{ .kind = OPT_FLAG, .name = "layers",
+	  .help = "a table of all linear layers", AT(layers) },
+	{ .kind = OPT_FLAG, .name = "files", .help = "a table of all weight "
+		"files", AT(files) },
+	{ .kind = OPT_TEXT, .name = "match", .arg = "REGEX",
+	  .help = "only tensors and layers whose name matches", AT(match) },
+	{ .kind = OPT_FLAG, .name = "doctor",
+	  .help = "every known problem, who refuses it and what mends it; "
+		"exit 1 on an error", AT(doctor) },
+	{ .kind = OPT_FLAG, .letter = 'P', .name = "print-path",
+	  .help = "on success print MODEL on stdout, the report on stderr",
+	  AT(print_path) },
+	{ .kind = OPT_FLAG, .name = "stats",
+	  .help = "ranges and histograms of each layer", AT(stats),
+	  .absent = LATER "; gptq-verify checks the values of every layer" },
+	{ .kind = OPT_TEXT, .name = "tensor", .arg = "NAME",
+	  .help = "decode one tensor", AT(tensor),
+	  .absent = LATER "; --tensors shows type, shape and place" },
+	{ .kind = OPT_INT, .name = "head", .arg = "N",
+	  .help = "only the first elements of --tensor", AT(head), .lo = 1,
+	  .hi = 1 << 30, .absent = LATER },
+	{ .kind = OPT_FLAG, .name = "kernels",
+	  .help = "which kernels can run it here", AT(kernels),
+	  .absent = LATER "; gptq-run -v names the kernel that is used" },
+	{ .kind = OPT_TEXT, .name = "diff", .arg = "MODEL",
+	  .help = "compare with another checkpoint", AT(diff),
+	  .absent = LATER "; gptq-verify --against compares the weights" },
+	{ .kind = OPT_FLAG, .name = "hash",
+	  .help = "a hash of each tensor and of the model", AT(hash),
+	  .absent = LATER "; gptq-verify --write-manifest hashes every "
+		"tensor" },
+	{ .kind = OPT_END }
+};
+
+static int is_address(const char *path)
+{
+	return !strncmp(path, "hf:", 3) || !strncmp(path, "http://", 7) ||
+	       !strncmp(path, "https://", 8);
+}
+
+/* ---- --match ---- */
+
+static bool matches(const pcre2_code *re, pcre2_match_data *md,
+		    const char *name)
+{
+	return !re || pcre2_match(re, (PCRE2_SPTR)name, PCRE2_ZERO_TERMINATED,
+				  0, 0, md, NULL) >= 0;
+}
+
+static int compile(const char *pattern, pcre2_code **re,
+		   pcre2_match_data **md, struct err *err)
+{
+	PCRE2_UCHAR text[128];
+	PCRE2_SIZE at;
+	int code;
+
+	*re = NULL;
+	*md = NULL;
+	if (!pattern)
+		return 0;
+	*re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, 0,
+			    &code, &at, NULL);
+	if (!*re) {
+		pcre2_get_error_message(code, text, sizeof(text));
+		return err_set(err, ERR_USAGE, "--match: '%s': %s", pattern,
+			       (const char *)text);
+	}
+	*md = pcre2_match_data_create_from_pattern(*re, NULL);
+	return *md ? 0 : err_set(err, ERR_RESOURCE, "not enough memory");
+}
+
+static int narrow(struct inspect *r, const char *pattern, struct err *err)
+{
+	pcre2_match_data *md;
+	pcre2_code *re;
+	int ret = -1;
+
+	if (compile(pattern, &re, &md, err))
+		goto out;
+	r->show_layer = mem_alloc(r->survey.count, sizeof(bool), err);
+	r->show_tensor = mem_alloc(r->model->tensor_count, sizeof(bool), err);
+	if (!r->show_layer || !r->show_tensor)
+		goto out;
+	for (uint32_t i = 0; i < r->survey.count; i++)
+		r->show_layer[i] =
+			matches(re, md, r->survey.layer[i].module->name);
+	for (uint32_t i = 0; i < r->model->tensor_count; i++)
+		r->show_tensor[i] = matches(re, md, r->model->tensor[i].name);
+	ret = 0;
+out:
+	pcre2_match_data_free(md);
+	pcre2_code_free(re);
+	return ret;
+}
+
+/* ---- the applet ---- */
+
+static int gather(struct inspect *r, const struct call *c, struct err *err)
+{
+	const struct args *a = c->args;
+	const struct cJSON *config;
+	struct err why;
+
+	if (model_open(c->model, MODEL_LENIENT, &r->model, err) ||
+	    survey_model(r->model, &r->survey, err) ||
+	    doctor_examine(r->model, &r->survey, &r->doctor, err))
+		return -1;
+	config = r->model->config;
+	r->architecture = json_text(json_first(json_find(config,
+							 "architectures")));
+	r->model_type = json_text(json_find(config, "model_type"));
+	/* an architecture that we do not run can still be looked at */
+	r->cfg_known = config &&
+		       !llama_config_read(config, NULL, &r->cfg, &why);
+	return narrow(r, a->match, err);
+}
+
+static int show(const struct inspect *r, const struct args *a, struct err *err)
+{
+	if (r->ui->json)
+		return inspect_json(r, err);
+	if (!a->tensors && !a->layers && !a->files && !a->doctor)
+		inspect_screen(r);
+	if ((a->files && inspect_files(r, err)) ||
+	    (a->layers && inspect_layers(r, err)) ||
+	    (a->tensors && inspect_tensors(r, err)))
+		return -1;
+	if (a->doctor)
+		inspect_doctor(r);
+	return 0;
+}
+
+static int inspect_run(const struct call *c, struct err *err)
+{
+	const struct args *a = c->args;
+	struct inspect r = { .ui = c->ui,
+			     .out = a->print_path ? stderr : stdout };
+	int ret = -1;
+
+	if (a->print_path && c->ui->json)
+		return err_set(err, ERR_USAGE, "--json and --print-path both "
+			       "want standard output: give one of them");
+	if (is_address(c->model))
+		return err_set(err, ERR_UNSUP, "%s: reading over the network "
+			       LATER "; fetch the folder and inspect it",
+			       c->model);
+	if (gather(&r, c, err) || show(&r, a, err))
+		goto out;
+	ret = a->doctor && r.doctor.errors ? ERR_CHECK : 0;
+	if (ret == 0 && a->print_path)
+		puts(c->model);
+out:
+	free(r.show_layer);
+	free(r.show_tensor);
+	doctor_release(&r.doctor);
+	survey_release(&r.survey);
+	model_close(r.model);
+	return ret;
+}
+
+const struct applet applet_inspect = {
+	.name = "inspect",
+	.summary = "Show what is in a checkpoint and what is wrong with it",
+	.usage = "MODEL [options]",
+	.examples = {
+		"gptq-inspect llama-4bit",
+		"gptq-inspect llama-4bit --layers --match 'layers\\.0\\.'"
+	},
+	.options = options,
+	.args_size = sizeof(struct args),
+	.run = inspect_run
+};

@@ -1,0 +1,36 @@
+/* inspect.h - what gptq-inspect found out, filled once and printed by one of
+ * two printers. */
+#ifndef TOOLS_INSPECT_H
+#define TOOLS_INSPECT_H
+
+#include "../libfmt/doctor.h"
+#include "../libfmt/llama.h"
+#include "../libfmt/model.h"
+#include "ui.h"
+
+#include <stdbool.h>
+
+struct inspect {
+	const struct ui *ui;
+	FILE *out;              /* stdout, or stderr with --print-path */
+	struct model *model;
+	struct survey survey;
+	struct doctor doctor;
+	struct llama_config cfg;
+	bool cfg_known;         /* cfg is filled */
+	const char *architecture, *model_type; /* or NULL */
+	bool *show_layer;       /* [survey.count]: --match lets it through */
+	bool *show_tensor;      /* [model->tensor_count] */
+};
+
+/* The default screen. */
+void inspect_screen(const struct inspect *r);
+int inspect_tensors(const struct inspect *r, struct err *err);
+int inspect_layers(const struct inspect *r, struct err *err);
+int inspect_files(const struct inspect *r, struct err *err);
+/* Every problem, who refuses it, what mends it. */
+void inspect_doctor(const struct inspect *r);
+/* All of it. */
+int inspect_json(const struct inspect *r, struct err *err);
+
+#endif

@@ -1,0 +1,262 @@
+/* gptq-inspect for people. */
+#include "inspect.h"
+
+#include "../libfmt/base/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+ERR_PRINTF(3, 4)
+static void row(const struct inspect *r, const char *label, const char *fmt,
+		...)
+{
+	va_list ap;
+
+	fprintf(r->out, "  %s%-15s%s  ", ui_paint(r->ui, r->out, UI_DIM),
+		label, ui_paint(r->ui, r->out, UI_OFF));
+	va_start(ap, fmt);
+	vfprintf(r->out, fmt, ap);
+	va_end(ap);
+	fputc('\n', r->out);
+}
+
+static void architecture_rows(const struct inspect *r)
+{
+	const struct llama_config *c = &r->cfg;
+	char n[32];
+
+	if (r->architecture || r->model_type)
+		row(r, "architecture", "%s%s%s%s",
+		    r->architecture ? r->architecture : "not said",
+		    r->model_type ? " (" : "",
+		    r->model_type ? r->model_type : "",
+		    r->model_type ? ")" : "");
+	else
+		row(r, "architecture", "unknown (no config.json)");
+	if (r->cfg_known) {
+		row(r, "shape", "%u layers, hidden %u, MLP %u, %u heads of %u, "
+		    "%u key/value heads", c->layers, c->hidden, c->inter,
+		    c->heads, c->head_dim, c->kv_heads);
+		row(r, "vocabulary", "%u, context %u", c->vocab, c->max_pos);
+	}
+	row(r, "parameters", "%s", ui_count(r->survey.parameters, n));
+}
+
+/* The type of most bytes, for a dense checkpoint. */
+static enum dtype main_type(const struct model *m)
+{
+	uint64_t sum[DT_COUNT] = { 0 };
+	enum dtype best = DT_NONE;
+
+	for (uint32_t i = 0; i < m->tensor_count; i++)
+		sum[m->tensor[i].type] += m->tensor[i].size;
+	for (enum dtype t = DT_NONE; t < DT_COUNT; t++)
+		if (sum[t] > sum[best])
+			best = t;
+	return best;
+}
+
+static void format_rows(const struct inspect *r)
+{
+	const struct survey *s = &r->survey;
+	const char *differ = s->mixed ? " (the most; layers differ)" : "";
+
+	if (!s->quantized) {
+		row(r, "format", "%s, %s", s->format,
+		    tensor_dtype_name(main_type(r->model)));
+		return;
+	}
+	row(r, "format", "%s (settings: %s)", s->format,
+	    config_source_name(r->model->quant.source));
+	row(r, "bits", "%u%s", s->bits, differ);
+	if (s->group_size == -1)
+		row(r, "group size", "-1 (a group per row)%s", differ);
+	else
+		row(r, "group size", "%d%s", s->group_size, differ);
+	row(r, "act-order", "%s", s->desc_act ? "yes" : "no");
+	row(r, "symmetric", "%s", s->sym ? "yes" : "no");
+	row(r, "bits per weight", "%.3f", s->bits_per_weight);
+}
+
+#define FILES_SHOWN 4
+
+static void file_rows(const struct inspect *r)
+{
+	const struct model *m = r->model;
+	char n[32];
+
+	for (uint32_t i = 0; i < m->file_count && i < FILES_SHOWN; i++)
+		row(r, i ? "" : "files", "%s  %s, %u tensor%s",
+		    m->file[i].name, ui_bytes(m->file[i].bytes, n),
+		    m->file[i].tensors, ui_plural(m->file[i].tensors));
+	if (m->file_count > FILES_SHOWN)
+		row(r, "", "and %u more (--files)",
+		    m->file_count - FILES_SHOWN);
+}
+
+static enum ui_color severity_color(enum doctor_severity s)
+{
+	return s == DOCTOR_ERROR ? UI_RED :
+	       s == DOCTOR_WARNING ? UI_YELLOW : UI_BLUE;
+}
+
+#define PROBLEMS_SHOWN 5
+
+static void problem_rows(const struct inspect *r)
+{
+	const struct doctor *d = &r->doctor;
+
+	if (!d->count) {
+		row(r, "problems", "%snone%s",
+		    ui_paint(r->ui, r->out, UI_GREEN),
+		    ui_paint(r->ui, r->out, UI_OFF));
+		return;
+	}
+	for (uint32_t i = 0; i < d->count && i < PROBLEMS_SHOWN; i++) {
+		const struct doctor_problem *p = &d->problem[i];
+
+		row(r, i ? "" : "problems", "%s%s%s: %s",
+		    ui_paint(r->ui, r->out, severity_color(p->severity)),
+		    doctor_severity_name(p->severity),
+		    ui_paint(r->ui, r->out, UI_OFF), p->message);
+	}
+	if (d->count > PROBLEMS_SHOWN)
+		row(r, "", "and %u more", d->count - PROBLEMS_SHOWN);
+	row(r, "", "--doctor says who refuses this and what mends it");
+}
+
+void inspect_screen(const struct inspect *r)
+{
+	uint32_t files = r->model->file_count;
+	char n[32];
+
+	fprintf(r->out, "%s%s%s\n", ui_paint(r->ui, r->out, UI_BOLD),
+		r->model->path, ui_paint(r->ui, r->out, UI_OFF));
+	architecture_rows(r);
+	row(r, "size", "%s in %u file%s", ui_bytes(r->survey.bytes, n), files,
+	    ui_plural(files));
+	format_rows(r);
+	file_rows(r);
+	problem_rows(r);
+}
+
+/* ---- tables ---- */
+
+int inspect_tensors(const struct inspect *r, struct err *err)
+{
+	static const char *const heads[] = { "~tensor", "<type", "<shape",
+		">bytes", ">offset", "<file" };
+	const struct model *m = r->model;
+	struct ui_table *t = ui_table_new(heads, 6, err);
+	char shape[96];
+	int ret;
+
+	if (!t)
+		return -1;
+	for (uint32_t i = 0; i < m->tensor_count; i++) {
+		const struct tensor *x = &m->tensor[i];
+
+		if (!r->show_tensor[i])
+			continue;
+		ui_cell(t, "%s", x->name);
+		ui_cell(t, "%s", tensor_dtype_name(x->type));
+		ui_cell(t, "%s", tensor_shape_text(x, shape));
+		ui_cell(t, "%llu", (unsigned long long)x->size);
+		ui_cell(t, "%llu", (unsigned long long)x->offset);
+		ui_cell(t, "%s", model_file_of(m, x));
+	}
+	ret = ui_table_print(r->ui, r->out, t, err);
+	ui_table_free(t);
+	return ret;
+}
+
+static void layer_cells(struct ui_table *t, const struct survey_layer *l)
+{
+	const struct ql_spec *s = &l->spec;
+
+	ui_cell(t, "%s", l->module->name);
+	if (l->broken) {
+		for (int i = 0; i < 6; i++)
+			ui_cell(t, "?");
+		ui_cell(t, "%s", l->bias ? "yes" : "no");
+		ui_cell(t, "%s: %s", l->format ? l->format->name : "dense",
+			l->why);
+		return;
+	}
+	ui_cell(t, "%u", s->in);
+	ui_cell(t, "%u", s->out);
+	if (l->format) {
+		ui_cell(t, "%u", s->bits);
+		ui_cell(t, "%u", s->group_size);
+		ui_cell(t, "%s", s->act_order ? "yes" : "no");
+		ui_cell(t, "%s", s->sym ? "yes" : "no");
+	} else {
+		for (int i = 0; i < 4; i++)
+			ui_cell(t, "-");
+	}
+	ui_cell(t, "%s", l->bias ? "yes" : "no");
+	ui_cell(t, "%s", l->format ? l->format->name : "dense");
+}
+
+int inspect_layers(const struct inspect *r, struct err *err)
+{
+	static const char *const heads[] = { "~layer", ">in", ">out", ">bits",
+		">group", "<act-order", "<sym", "<bias", "<format" };
+	struct ui_table *t = ui_table_new(heads, 9, err);
+	int ret;
+
+	if (!t)
+		return -1;
+	for (uint32_t i = 0; i < r->survey.count; i++)
+		if (r->show_layer[i])
+			layer_cells(t, &r->survey.layer[i]);
+	ret = ui_table_print(r->ui, r->out, t, err);
+	ui_table_free(t);
+	return ret;
+}
+
+int inspect_files(const struct inspect *r, struct err *err)
+{
+	static const char *const heads[] = { "~file", ">bytes", ">tensors",
+		"<container" };
+	struct ui_table *t = ui_table_new(heads, 4, err);
+	const struct model *m = r->model;
+	int ret;
+
+	if (!t)
+		return -1;
+	for (uint32_t i = 0; i < m->file_count; i++) {
+		ui_cell(t, "%s", m->file[i].name);
+		ui_cell(t, "%llu", (unsigned long long)m->file[i].bytes);
+		ui_cell(t, "%u", m->file[i].tensors);
+		ui_cell(t, "%s", m->file[i].container);
+	}
+	ret = ui_table_print(r->ui, r->out, t, err);
+	ui_table_free(t);
+	return ret;
+}
+
+void inspect_doctor(const struct inspect *r)
+{
+	const struct doctor *d = &r->doctor;
+	FILE *f = r->out;
+
+	for (uint32_t i = 0; i < d->count; i++) {
+		const struct doctor_problem *p = &d->problem[i];
+
+		fprintf(f, "%s%s%s %s: %s%s%s\n",
+			ui_paint(r->ui, f, severity_color(p->severity)),
+			doctor_severity_name(p->severity),
+			ui_paint(r->ui, f, UI_OFF), p->code, p->where,
+			p->where[0] ? ": " : "", p->message);
+		if (p->refused_by[0])
+			fprintf(f, "    refused by %s\n", p->refused_by);
+		if (p->fix[0])
+			fprintf(f, "    mended by  %s\n", p->fix);
+	}
+	if (!d->count)
+		fprintf(f, "%sno known problem%s\n",
+			ui_paint(r->ui, f, UI_GREEN),
+			ui_paint(r->ui, f, UI_OFF));
+}

@@ -1,0 +1,315 @@
+/* gptq-repack: the same weights in another layout, proven equal. */
+#include "call.h"
+
+#include "../libfmt/base/io.h"
+#include "../libfmt/base/json.h"
+#include "../libfmt/model.h"
+#include "../libfmt/repack.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LATER "is not in this version"
+
+struct args {
+	const char *output;
+	bool force, single_file, check, plan, fix, lossy;
+	int to, dtype, act_order, bits;
+	int64_t group_size, pad_mlp;
+	uint64_t shard_size;
+};
+#define AT(field) .off = offsetof(struct args, field)
+
+static const struct opt options[] = {
+	{ .kind = OPT_HEAD, .help = "Output" },
+	{ .kind = OPT_TEXT, .letter = 'o', .name = "output", .arg = "DIR",
+	  .help = "the folder to write (required without --plan)",
+	  AT(output) },
+	{ .kind = OPT_FLAG, .letter = 'f', .name = "force",
+	  .help = "replace DIR when it is there", AT(force) },
+	{ .kind = OPT_CHOICE, .name = "to", .arg = "FORMAT",
+	  .help = "layout written; a dense model stays dense by itself",
+	  AT(to), .def = "gptq",
+	  .names = "gptq|gptq_v2|marlin|awq|compressed-tensors|gguf|dense" },
+	{ .kind = OPT_CHOICE, .name = "dtype", .arg = "TYPE",
+	  .help = "of dense weights, with --to dense (default: the model's)",
+	  AT(dtype), .names = "f16|bf16|f32" },
+	{ .kind = OPT_SIZE, .name = "shard-size", .arg = "SIZE",
+	  .help = "largest weight file", AT(shard_size), .def = "5GB" },
+	{ .kind = OPT_FLAG, .name = "single-file",
+	  .help = "one weight file, whatever its size", AT(single_file) },
+	{ .kind = OPT_HEAD, .help = "Proof" },
+	{ .kind = OPT_FLAG, .name = "check",
+	  .help = "read the result back and compare all weights bit for bit "
+		"(default)", AT(check), .def = "1" },
+	{ .kind = OPT_UNFLAG, .name = "no-check",
+	  .help = "leave that out", AT(check) },
+	{ .kind = OPT_FLAG, .name = "plan",
+	  .help = "say what would happen to each layer, write nothing",
+	  AT(plan) },
+	{ .kind = OPT_FLAG, .name = "fix",
+	  .help = "do all that gptq-inspect --doctor proposes", AT(fix),
+	  .absent = LATER "; gptq-inspect --doctor names what to do" },
+	{ .kind = OPT_CHOICE, .name = "act-order", .arg = "HOW",
+	  .help = "keep g_idx, sort rows by group, or drop it where that is "
+		"lossless", AT(act_order), .def = "keep",
+	  .names = "keep|sort|drop" },
+	{ .kind = OPT_INT, .name = "group-size", .arg = "N",
+	  .help = "split groups into smaller ones", AT(group_size),
+	  .lo = 1, .hi = 1 << 24, .absent = LATER "; groups stay as they are" },
+	{ .kind = OPT_INT, .name = "bits", .arg = "N",
+	  .help = "widen codes", AT(bits), .lo = 2, .hi = 8,
+	  .absent = LATER "; codes stay as wide as they are" },
+	{ .kind = OPT_INT, .name = "pad-mlp", .arg = "N",
+	  .help = "zero-pad the MLP to a multiple", AT(pad_mlp), .lo = 1,
+	  .hi = 1 << 20, .absent = LATER "; sizes stay as they are" },
+	{ .kind = OPT_FLAG, .name = "lossy",
+	  .help = "allow what is not exact", AT(lossy),
+	  .absent = LATER "; only exact conversions are made" },
+	{ .kind = OPT_END }
+};
+
+static const enum dtype dtype_of[] = { DT_F16, DT_BF16, DT_F32 };
+
+struct job {
+	const struct call *call;
+	const struct args *args;
+	struct model *model;
+	struct survey survey;
+	struct repack_job work;
+	const char *to;          /* name of the layout written */
+	char to_name[32];
+	struct repack_step *step;
+	uint32_t refused;
+	struct repack_report report;
+	double seconds;
+};
+
+static int check_args(struct job *j, struct err *err)
+{
+	const struct args *a = j->args;
+	char how[32];
+
+	j->to = opt_choice(j->call->opt, "to", j->to_name);
+	if (!a->output && !a->plan)
+		return err_set(err, ERR_USAGE, "-o DIR says where to write, "
+			       "and is missing");
+	if (a->single_file && opt_given(j->call->opt, "shard-size"))
+		return err_set(err, ERR_USAGE, "--single-file and "
+			       "--shard-size contradict each other");
+	if (a->act_order)
+		return err_set(err, ERR_UNSUP, "--act-order %s " LATER
+			       "; keep is",
+			       opt_choice(j->call->opt, "act-order", how));
+	return 0;
+}
+
+/* The type dense weights get: as asked, else the config's, else f16. */
+static enum dtype dense_type(const struct job *j)
+{
+	const char *t = json_text(json_find(j->model->config, "torch_dtype"));
+
+	if (opt_given(j->call->opt, "dtype"))
+		return dtype_of[j->args->dtype];
+	if (!t)
+		t = json_text(json_find(j->model->config, "dtype"));
+	if (t && !strcmp(t, "bfloat16"))
+		return DT_BF16;
+	if (t && !strcmp(t, "float32"))
+		return DT_F32;
+	return DT_F16;
+}
+
+static int open_model(struct job *j, struct err *err)
+{
+	const struct args *a = j->args;
+	bool said = opt_given(j->call->opt, "to");
+
+	/* lenient: holes and stray bytes are among what a rewrite mends */
+	if (model_open(j->call->model, MODEL_LENIENT, &j->model, err) ||
+	    survey_model(j->model, &j->survey, err))
+		return -1;
+	if (!j->survey.quantized && !said)
+		j->to = "dense";
+	if (!j->survey.quantized && strcmp(j->to, "dense")) {
+		ui_hint(j->call->ui, "gptq-quantize %s -o DIR --calib FILE "
+			"quantizes it", j->call->model);
+		return err_set(err, ERR_UNSUP, "%s is dense: --to %s would "
+			       "have to quantize it", j->call->model, j->to);
+	}
+	if (opt_given(j->call->opt, "dtype") && strcmp(j->to, "dense"))
+		return err_set(err, ERR_UNSUP, "--dtype with --to %s " LATER
+			       "; it is for --to dense", j->to);
+	j->work = (struct repack_job) {
+		.model = j->model, .survey = &j->survey,
+		.to = qf_find(j->to), .dense_type = dense_type(j),
+		.shard_size = a->single_file ? 0 : a->shard_size,
+		.prove = a->check, .threads = j->call->threads,
+		.progress = &j->call->ui->progress
+	};
+	if (!j->work.to && strcmp(j->to, "dense"))
+		return err_set(err, ERR_UNSUP, "--to %s " LATER "; gptq, "
+			       "gptq_v2 and dense are", j->to);
+	return repack_plan(&j->work, &j->step, &j->refused, err);
+}
+
+/* ---- --plan ---- */
+
+static int plan_text(const struct job *j, struct err *err)
+{
+	static const char *const heads[] = { "~layer", "<from", "<to",
+		"<what happens" };
+	struct ui_table *t = ui_table_new(heads, 4, err);
+	int ret;
+
+	if (!t)
+		return -1;
+	for (uint32_t i = 0; i < j->survey.count; i++) {
+		const struct repack_step *s = &j->step[i];
+
+		ui_cell(t, "%s", s->layer->module->name);
+		ui_cell(t, "%s", s->layer->format ? s->layer->format->name :
+						    "dense");
+		ui_cell(t, "%s", s->layer->format ? j->to : "dense");
+		ui_cell(t, "%s%s", s->refused ? "refused: " : "", s->note);
+	}
+	ret = ui_table_print(j->call->ui, stdout, t, err);
+	ui_table_free(t);
+	return ret;
+}
+
+static struct cJSON *plan_json(const struct job *j)
+{
+	struct cJSON *o = cJSON_CreateObject(), *list, *s;
+
+	ui_json_text(o, "model", j->call->model);
+	ui_json_text(o, "from", j->survey.format);
+	ui_json_text(o, "to", j->to);
+	cJSON_AddNumberToObject(o, "refused", j->refused);
+	list = cJSON_AddArrayToObject(o, "plan");
+	for (uint32_t i = 0; i < j->survey.count; i++) {
+		s = cJSON_CreateObject();
+		ui_json_text(s, "name", j->step[i].layer->module->name);
+		ui_json_text(s, "note", j->step[i].note);
+		cJSON_AddBoolToObject(s, "refused", j->step[i].refused);
+		cJSON_AddItemToArray(list, s);
+	}
+	return o;
+}
+
+static int print_plan(const struct job *j, struct err *err)
+{
+	if (j->call->ui->json ? ui_json(stdout, plan_json(j), err) :
+				plan_text(j, err))
+		return -1;
+	return j->refused ? ERR_UNSUP : 0;
+}
+
+/* ---- the work ---- */
+
+/* A refusal names the first layer and says how many more there are. */
+static int refuse(const struct job *j, struct err *err)
+{
+	for (uint32_t i = 0; i < j->survey.count; i++)
+		if (j->step[i].refused) {
+			ui_hint(j->call->ui, "--plan lists all layers");
+			return err_set(err, ERR_UNSUP, "%s: %s (%u layer%s "
+				       "refused)",
+				       j->step[i].layer->module->name,
+				       j->step[i].note, j->refused,
+				       ui_plural(j->refused));
+		}
+	return 0;
+}
+
+static struct cJSON *result_json(const struct job *j)
+{
+	const struct repack_report *r = &j->report;
+	struct cJSON *o = cJSON_CreateObject();
+
+	ui_json_text(o, "path", j->args->output);
+	ui_json_text(o, "model", j->call->model);
+	ui_json_text(o, "from", j->survey.format);
+	ui_json_text(o, "to", j->to);
+	cJSON_AddNumberToObject(o, "layers", r->layers);
+	cJSON_AddNumberToObject(o, "copied", r->copied);
+	cJSON_AddNumberToObject(o, "bytes", (double)r->bytes);
+	cJSON_AddNumberToObject(o, "shards", r->shards);
+	cJSON_AddNumberToObject(o, "proven", (double)r->proven);
+	cJSON_AddNumberToObject(o, "seconds", j->seconds);
+	return o;
+}
+
+static void print_summary(const struct job *j)
+{
+	const struct repack_report *r = &j->report;
+	char size[32], time[32], proven[32];
+
+	ui_note(j->call->ui, "%s to %s: %u layer%s converted, %u tensor%s "
+		"copied, %s in %u file%s, %s%s, %s", j->survey.format, j->to,
+		r->layers, ui_plural(r->layers), r->copied,
+		ui_plural(r->copied), ui_bytes(r->bytes, size), r->shards,
+		ui_plural(r->shards),
+		r->proven ? ui_count(r->proven, proven) : "not checked",
+		r->proven ? " weights proven equal" : "",
+		ui_time(j->seconds, time));
+}
+
+static int work(struct job *j, struct io_stage *stage, struct err *err)
+{
+	double began = ui_now();
+
+	j->work.out = io_stage_path(stage);
+	if (repack_run(&j->work, &j->report, err) ||
+	    io_stage_commit(stage, err))
+		return -1;
+	ui_done(j->call->ui);
+	j->seconds = ui_now() - began;
+	print_summary(j);
+	if (j->call->ui->json)
+		return ui_json(stdout, result_json(j), err);
+	puts(j->args->output);
+	return 0;
+}
+
+static int repack_applet(const struct call *c, struct err *err)
+{
+	struct job j = { .call = c, .args = c->args };
+	struct io_stage *stage = NULL;
+	int ret = -1;
+
+	if (check_args(&j, err))
+		return -1;
+	if (!j.args->plan && io_stage_open(j.args->output, true,
+					   j.args->force, &stage, err))
+		goto out;
+	if (open_model(&j, err))
+		goto out;
+	if (j.args->plan) {
+		ret = print_plan(&j, err);
+		goto out;
+	}
+	if (refuse(&j, err) || work(&j, stage, err))
+		goto out;
+	ret = 0;
+out:
+	io_stage_close(stage);
+	free(j.step);
+	survey_release(&j.survey);
+	model_close(j.model);
+	return ret;
+}
+
+const struct applet applet_repack = {
+	.name = "repack",
+	.summary = "Write the same weights in another layout, proven equal",
+	.usage = "MODEL -o DIR [options]",
+	.examples = {
+		"gptq-repack llama-4bit -o llama-v2 --to gptq_v2",
+		"gptq-repack llama-4bit -o llama-dense --to dense --dtype f16"
+	},
+	.options = options,
+	.args_size = sizeof(struct args),
+	.run = repack_applet
+};

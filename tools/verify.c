@@ -1,0 +1,207 @@
+/* gptq-verify: is this checkpoint well-formed, close to its original, and
+ * still a good model?  The answer is the exit status. */
+#include "verify.h"
+
+#include "../runtime/tok.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LATER "is not in this version"
+#define AT(field) .off = offsetof(struct verify_args, field)
+
+static const struct opt options[] = {
+	{ .kind = OPT_HEAD, .help = "Checks (structure is always checked)" },
+	{ .kind = OPT_TEXT, .name = "manifest", .arg = "FILE",
+	  .help = "hashes of all tensors are those of FILE", AT(manifest) },
+	{ .kind = OPT_TEXT, .name = "write-manifest", .arg = "FILE",
+	  .help = "write such a FILE", AT(write_manifest) },
+	{ .kind = OPT_TEXT, .name = "against", .arg = "MODEL",
+	  .help = "the dense original: error of every linear", AT(against) },
+	{ .kind = OPT_TEXT, .name = "ppl", .arg = "FILE",
+	  .help = "perplexity on a text (or .ids), also of the original",
+	  AT(ppl) },
+	{ .kind = OPT_TEXT, .name = "kld", .arg = "FILE",
+	  .help = "divergence from the original on a text (or .ids)",
+	  AT(kld) },
+	{ .kind = OPT_INT, .name = "seqlen", .arg = "N",
+	  .help = "tokens of a window, at most the model's context",
+	  AT(seqlen), .def = "2048", .lo = 2, .hi = 1 << 20 },
+	{ .kind = OPT_FLAG, .name = "kernels",
+	  .help = "every kernel on layers of this model", AT(kernels),
+	  .absent = LATER "; gptq-run -v names the kernel that is used" },
+
+	{ .kind = OPT_HEAD, .help = "Limits (exit 1 beyond them)" },
+	{ .kind = OPT_REAL, .name = "max-ppl", .arg = "F",
+	  .help = "perplexity", AT(max_ppl), .lo = 0, .hi = 1e300 },
+	{ .kind = OPT_REAL, .name = "max-ppl-ratio", .arg = "F",
+	  .help = "perplexity over that of the original", AT(max_ppl_ratio),
+	  .lo = 0, .hi = 1e300 },
+	{ .kind = OPT_REAL, .name = "max-kld", .arg = "F",
+	  .help = "mean divergence in nats", AT(max_kld), .lo = 0,
+	  .hi = 1e300 },
+	{ .kind = OPT_REAL, .name = "max-layer-error", .arg = "F",
+	  .help = "relative error of any linear", AT(max_layer_error),
+	  .lo = 0, .hi = 1e300 },
+	{ .kind = OPT_REAL, .name = "min-top1", .arg = "F",
+	  .help = "share of positions with the same best token",
+	  AT(min_top1), .lo = 0, .hi = 1 },
+
+	{ .kind = OPT_HEAD, .help = "Output" },
+	{ .kind = OPT_FLAG, .letter = 'P', .name = "print-path",
+	  .help = "on success print MODEL on stdout, the report on stderr",
+	  AT(print_path) },
+	{ .kind = OPT_TEXT, .name = "junit", .arg = "FILE",
+	  .help = "write the report as JUnit XML too", AT(junit) },
+	{ .kind = OPT_END }
+};
+
+void verify_say(struct verify_check *c, bool passed, const char *fmt, ...)
+{
+	va_list ap;
+
+	c->passed = passed;
+	va_start(ap, fmt);
+	vsnprintf(c->message, sizeof(c->message), fmt, ap);
+	va_end(ap);
+}
+
+/* A limit that no check would look at must not pass in silence. */
+static int check_args(const struct verify *v, struct err *err)
+{
+	const struct verify_args *a = v->args;
+	const struct {
+		const char *limit;
+		bool there;
+		const char *needs;
+	} rule[] = {
+		{ "max-ppl", a->ppl != NULL, "--ppl" },
+		{ "max-ppl-ratio", a->ppl && a->against,
+		  "--ppl and --against" },
+		{ "max-kld", a->kld != NULL, "--kld" },
+		{ "min-top1", a->kld != NULL, "--kld" },
+		{ "max-layer-error", a->against != NULL, "--against" },
+	};
+
+	for (size_t i = 0; i < sizeof(rule) / sizeof(rule[0]); i++)
+		if (opt_given(v->call->opt, rule[i].limit) && !rule[i].there)
+			return err_set(err, ERR_USAGE, "--%s needs %s",
+				       rule[i].limit, rule[i].needs);
+	if (a->kld && !a->against)
+		return err_set(err, ERR_USAGE, "--kld needs --against (the "
+			       "original to compare with)");
+	if (a->print_path && v->call->ui->json)
+		return err_set(err, ERR_USAGE, "--json and --print-path both "
+			       "want standard output: give one of them");
+	return 0;
+}
+
+static int open_models(struct verify *v, struct err *err)
+{
+	/* lenient: what is odd is a line of the report, not the end of it */
+	if (model_open(v->call->model, MODEL_LENIENT, &v->model, err) ||
+	    survey_model(v->model, &v->survey, err))
+		return -1;
+	if (v->args->against &&
+	    model_open(v->args->against, 0, &v->dense, err))
+		return -1;
+	return 0;
+}
+
+static int run_checks(struct verify *v, struct err *err)
+{
+	static const struct {
+		const char *name;
+		int (*fn)(struct verify *v, struct verify_check *c,
+			  struct err *err);
+	} table[VERIFY_CHECKS] = {
+		[VERIFY_STRUCTURE] = { "structure", verify_structure },
+		[VERIFY_MANIFEST] = { "manifest", verify_manifest },
+		[VERIFY_WEIGHTS] = { "weights", verify_weights },
+		[VERIFY_PERPLEXITY] = { "perplexity", verify_perplexity },
+		[VERIFY_DIVERGENCE] = { "divergence", verify_divergence },
+	};
+	const struct verify_args *a = v->args;
+	const bool asked[VERIFY_CHECKS] = {
+		[VERIFY_STRUCTURE] = true,
+		[VERIFY_MANIFEST] = a->manifest != NULL,
+		[VERIFY_WEIGHTS] = a->against != NULL,
+		[VERIFY_PERPLEXITY] = a->ppl != NULL,
+		[VERIFY_DIVERGENCE] = a->kld != NULL
+	};
+
+	v->passed = true;
+	for (int i = 0; i < VERIFY_CHECKS; i++) {
+		struct verify_check *c = &v->check[i];
+		double began = ui_now();
+
+		c->name = table[i].name;
+		c->asked = asked[i];
+		if (!c->asked)
+			continue;
+		/* a checkpoint that breaks the rules is not computed with */
+		if (i && !v->check[VERIFY_STRUCTURE].passed)
+			verify_say(c, false, "not run: structure failed");
+		else if (table[i].fn(v, c, err))
+			return -1;
+		c->seconds = ui_now() - began;
+		v->passed &= c->passed;
+	}
+	return 0;
+}
+
+static int print_report(const struct verify *v, struct err *err)
+{
+	if (v->args->junit && verify_junit(v, v->args->junit, err))
+		return -1;
+	if (v->call->ui->json)
+		return verify_json(v, err);
+	return verify_text(v, err);
+}
+
+static int verify_run(const struct call *c, struct err *err)
+{
+	const struct verify_args *a = c->args;
+	struct verify v = { .call = c, .args = a,
+			    .out = a->print_path ? stderr : stdout };
+	int ret = -1;
+
+	if (check_args(&v, err) || open_models(&v, err) ||
+	    run_checks(&v, err))
+		goto out;
+	ui_done(c->ui);
+	if (a->write_manifest && v.check[VERIFY_STRUCTURE].passed &&
+	    verify_manifest_write(&v, a->write_manifest, err))
+		goto out;
+	if (print_report(&v, err))
+		goto out;
+	ret = v.passed ? 0 : ERR_CHECK;
+	if (v.passed && a->print_path)
+		puts(c->model);
+out:
+	llm_close(v.llm);
+	llm_close(v.base);
+	call_device_close(&v.dev);
+	tok_close(v.tok);
+	check_release(&v.structure);
+	free(v.layer);
+	survey_release(&v.survey);
+	model_close(v.dense);
+	model_close(v.model);
+	return ret;
+}
+
+const struct applet applet_verify = {
+	.name = "verify",
+	.summary = "Check a checkpoint: structure, weights, perplexity",
+	.usage = "MODEL [options]",
+	.examples = {
+		"gptq-verify llama-4bit",
+		"gptq-verify llama-4bit --against llama --ppl wiki.txt "
+			"--max-ppl-ratio 1.05"
+	},
+	.options = options,
+	.args_size = sizeof(struct verify_args),
+	.run = verify_run
+};
