@@ -6,7 +6,8 @@
  * library, the Llama-2 kind (normaliser, byte fallback) and the byte-level kind
  * (pre-tokenizer's regular expression through PCRE2, ignore_merges), added
  * tokens, template post-processor.  tokenizer.json is preferred where both are
- * there: it is what the ecosystem runs.
+ * there: it is what the ecosystem runs.  A step of it that is not known here
+ * is ERR_UNSUP by its name, so that what opens gives the original's ids.
  *
  * Encoding takes time linear in the text (n log n inside one pre-token), also
  * for one unbroken run of text.  A struct tok is immutable after tok_open:
@@ -24,8 +25,10 @@ struct err;
 struct tok;
 
 /* From the tokenizer files in `dir` (tokenizer.json, else tokenizer.model;
- * tokenizer_config.json for bos/eos and add_bos_token).  `dir` may also be the
- * path of one such file. */
+ * tokenizer_config.json for bos/eos, and for add_bos_token and add_eos_token
+ * of a model file or of the class LlamaTokenizer).  `dir` may also be the path
+ * of one of the two, plain or compressed: then a model file adds BOS, and eos
+ * is guessed by the usual names where the file does not say it. */
 int tok_open(const char *dir, struct tok **out, struct err *err);
 void tok_close(struct tok *t); /* accepts NULL */
 
@@ -42,9 +45,8 @@ enum tok_flags {
 	TOK_NO_SPECIAL = 2 /* special tokens in the text are plain text */
 };
 
-/* text may hold any bytes, NUL and broken UTF-8 included (a broken byte goes
- * through byte fallback, or as U+FFFD where the original does so).  *ids is the
- * caller's to free. */
+/* text may hold any bytes, NUL and broken UTF-8 included, up to 512 MiB (broken
+ * bytes are U+FFFD, as in the originals).  *ids is the caller's to free. */
 int tok_encode(const struct tok *t, const char *text, size_t len,
 	       unsigned flags, uint32_t **ids, size_t *count,
 	       struct err *err);
