@@ -1,3 +1,9 @@
+/* io.c - reading: mapped files, whole texts, directories.
+ *
+ * Model files are mapped: a reader touches only the pages it wants, and several
+ * processes share them.  A file that another program cuts while it is mapped
+ * ends this one (SIGBUS); nothing short of copying it could prevent that.
+ * Texts are small and may be compressed, so they are read. */
 #include "io.h"
 
 #include "err.h"
@@ -25,6 +31,7 @@ struct src {
 	uint64_t size;
 };
 
+/* The kind and size of s->fd, and its bytes. */
 static int map_fd(struct src *s, struct err *err)
 {
 	struct stat sb;
@@ -129,6 +136,7 @@ struct sink {
 	uint64_t limit;
 };
 
+/* A file on its way through a decoder. */
 struct stream {
 	int fd;
 	unsigned char *raw; /* CHUNK bytes from the file */
@@ -217,6 +225,8 @@ static int gzip_chunk(struct stream *s, z_stream *z, int *open,
 	return 0;
 }
 
+/* RFC 1952: members follow one another, and the file means all of them.  The
+ * end of the last one must be there, with its checksum. */
 static int read_gzip(struct stream *s, struct err *err)
 {
 	z_stream z;
@@ -238,6 +248,8 @@ out:
 	return ret;
 }
 
+/* RFC 8878: frames follow one another; the decoder begins the next one by
+ * itself and says with 0 that it stands between two. */
 static int read_zstd(struct stream *s, struct err *err)
 {
 	ZSTD_DStream *z = ZSTD_createDStream();
@@ -288,6 +300,7 @@ static int is_zstd(const unsigned char *p, size_t n)
 			   p[2] == 0x4d && p[3] == 0x18));
 }
 
+/* By the first bytes, never by the name. */
 static int read_stream(struct stream *s, struct err *err)
 {
 	int ret;

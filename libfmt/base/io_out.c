@@ -1,3 +1,7 @@
+/* io_out.c - writing and copying files.
+ *
+ * Data is synced where a file is finished: only close() and fsync() tell of an
+ * error that a write met after it returned. */
 #include "io.h"
 
 #include "err.h"
@@ -128,6 +132,7 @@ out:
 	return ret ? err_ctx(err, "%s", to) : 0;
 }
 
+/* f_bavail: what is left for users other than root, as df shows it. */
 uint64_t io_free_space(const char *path)
 {
 	char *p = strdup(path);

@@ -1,3 +1,13 @@
+/* io_stage.c - output that appears at once or not at all.
+ *
+ *	open     .NAME.tmp-XXXXXX  is made beside NAME
+ *	commit   files, sub-directories and the directory are synced, then
+ *	         renamed: on one file system that is one step for everyone
+ *	close    what was not committed is removed
+ *
+ * A process that is killed leaves the hidden sibling and no NAME.  Trees are
+ * walked by descriptors relative to their directory (openat, unlinkat), so that
+ * a link that appears meanwhile leads nowhere. */
 #include "io.h"
 
 #include "err.h"
@@ -37,6 +47,8 @@ struct visit {
 
 static int walk(struct visit *v, int fd, int depth);
 
+/* The kind of an entry is asked anew rather than taken from the listing, which
+ * does not have it on every file system. */
 static int walk_entry(struct visit *v, int fd, const char *name, int depth)
 {
 	struct stat sb;
@@ -126,6 +138,7 @@ static int remove_one(struct visit *v, int fd, const char *name, bool is_dir)
 	return 0;
 }
 
+/* For walks that only measure the depth. */
 static int look_at(struct visit *v, int fd, const char *name, bool is_dir)
 {
 	(void)v;
@@ -135,6 +148,7 @@ static int look_at(struct visit *v, int fd, const char *name, bool is_dir)
 	return 0;
 }
 
+/* A link is removed itself, whatever it leads to. */
 static int remove_tree(const char *path, struct err *err)
 {
 	struct visit v = { remove_one, DEPTH_MAX, err };

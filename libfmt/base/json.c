@@ -1,3 +1,8 @@
+/* json.c - the strict scanner, duplicate keys, and the way to cJSON.
+ *
+ * Two passes over the text cost little more than one and buy two things: cJSON
+ * never sees text that would lead it into deep recursion, or that it reads more
+ * generously than RFC 8259 does, and every refusal names its byte. */
 #include "json.h"
 
 #include "err.h"
@@ -13,15 +18,18 @@
 
 /* ---- the strict scanner (RFC 8259) ---- */
 
+/* The place in the text, and which kind of bracket is open at each level: an
+ * array, not the machine's stack, so that depth is a number to compare. */
 struct scan {
 	const unsigned char *text;
-	size_t n, at;
+	size_t n, at; /* at <= n always */
 	unsigned flags;
-	int depth;
+	int depth;    /* open brackets */
 	unsigned char is_object[JSON_DEPTH];
 	struct err *err;
 };
 
+/* At the end of the text every complaint has the same reason. */
 static int fail(const struct scan *s, const char *what)
 {
 	return err_set(s->err, ERR_INPUT, "invalid JSON at byte %zu: %s",
@@ -67,6 +75,7 @@ static void skip_space(struct scan *s)
 		s->at++;
 }
 
+/* The four digits of \u at `at`, either case. */
 static int hex4(const struct scan *s, size_t at, uint32_t *out)
 {
 	uint32_t v = 0;
@@ -87,7 +96,9 @@ static int hex4(const struct scan *s, size_t at, uint32_t *out)
 	return 0;
 }
 
-/* at stands on the backslash. */
+/* at stands on the backslash.  A character above U+FFFF is written as two
+ * surrogates, D800-DBFF then DC00-DFFF (RFC 8259, 7); one alone is no
+ * character and has no UTF-8. */
 static int scan_escape(struct scan *s)
 {
 	uint32_t u, v;
@@ -146,6 +157,7 @@ static int scan_string(struct scan *s)
 	return fail(s, "");
 }
 
+/* Pass a run of digits; how many. */
 static size_t digits(struct scan *s)
 {
 	size_t from = s->at;
@@ -155,6 +167,7 @@ static size_t digits(struct scan *s)
 	return s->at - from;
 }
 
+/* Pass one character when it is a or b. */
 static int next_is(struct scan *s, char a, char b)
 {
 	if (s->at >= s->n || (s->text[s->at] != a && s->text[s->at] != b))
@@ -163,6 +176,7 @@ static int next_is(struct scan *s, char a, char b)
 	return 1;
 }
 
+/* [-] (0 | 1-9 digits) [. digits] [e [+-] digits], RFC 8259, 6. */
 static int scan_number(struct scan *s)
 {
 	size_t from = s->at, n;
@@ -230,6 +244,7 @@ static int scan_scalar(struct scan *s)
 	}
 }
 
+/* "key" : and the blanks between. */
 static int scan_key(struct scan *s)
 {
 	skip_space(s);
@@ -278,6 +293,7 @@ static int scan_after(struct scan *s)
 	return 0;
 }
 
+/* A loop over values: descend into brackets, climb out behind each value. */
 static int scan_all(struct scan *s)
 {
 	int more = 1;
@@ -318,6 +334,7 @@ static int by_text(const void *a, const void *b)
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+/* The keys of one object; k is reused from object to object and only grows. */
 static int gather(const struct cJSON *obj, struct keys *k, size_t *n,
 		  struct err *err)
 {
@@ -334,6 +351,8 @@ static int gather(const struct cJSON *obj, struct keys *k, size_t *n,
 	return 0;
 }
 
+/* Equal keys stand side by side once sorted: n log n, and no hash table for
+ * hostile keys to collide in. */
 static int check_object(const struct cJSON *obj, struct keys *k,
 			struct err *err)
 {

@@ -1,3 +1,8 @@
+/* json_get.c - reading a tree of cJSON.
+ *
+ * cJSON's own lookups ignore case and its integer field saturates, so both are
+ * done here: keys compare byte by byte, and a number is whole only when the
+ * double that holds it is exact. */
 #include "json.h"
 
 #include "err.h"
@@ -11,6 +16,7 @@
 
 /* ---- looking around ---- */
 
+/* The member whose key is the first n bytes of `key`. */
 static const struct cJSON *find_n(const struct cJSON *obj, const char *key,
 				  size_t n)
 {

@@ -1,3 +1,8 @@
+/* json_print.c - a tree as text.
+ *
+ * The pretty form is Python's json.dumps(indent=2, ensure_ascii=False), which
+ * is what transformers writes and diffs are made against; the other form is
+ * serde_json's, which heads safetensors files. */
 #include "json.h"
 
 #include "err.h"
@@ -107,6 +112,8 @@ static int put_number(struct text *t, double d)
 
 static int put_value(struct text *t, const struct cJSON *j, int level);
 
+/* An object or array at indentation `level`: one child a line when pretty,
+ * empty ones as {} and []. */
 static int put_children(struct text *t, const struct cJSON *j, int level)
 {
 	bool object = cJSON_IsObject(j);

@@ -1,3 +1,9 @@
+/* st_layout.c - which shard and which offset a tensor gets, and the JSON that
+ * says so: the header of each shard and the index of all.
+ *
+ * Sorted arrays of pointers throughout, so 100 000 tensors are no burden.
+ * Source of the order: safetensors/src/tensor.rs of the reference, prepare().
+ * Its enum of types is ours (tensor.h), so types of one width do not mix. */
 #include "st_plan.h"
 
 #include "../base/err.h"
@@ -99,6 +105,7 @@ static int cut(struct st_writer *w, uint64_t limit, struct err *err)
 
 /* ---- the header of one shard ---- */
 
+/* An array; exact, since the plan holds nothing above 2^53. */
 static struct cJSON *numbers(const uint64_t *v, int n)
 {
 	struct cJSON *a = cJSON_CreateArray();
@@ -124,6 +131,7 @@ static int give(struct cJSON *parent, const char *key, struct cJSON *child)
 	return -1;
 }
 
+/* name: dtype, shape, data_offsets, in the order of the reference. */
 static int add_entry(struct cJSON *top, const struct st_plan *p)
 {
 	struct cJSON *e = cJSON_CreateObject();

@@ -1,3 +1,13 @@
+/* st_read.c - the safetensors reader.
+ *
+ *	0        8                8 + N                      end of file
+ *	| N, u64 | JSON, blanks   | tensors, by data_offsets |
+ *
+ * The order of work: the length, the JSON as such (json.h), each entry alone
+ * (shape x type = bytes), then all of them together, sorted by offset: the
+ * first begins at 0, each begins where the one before it ends, the last ends
+ * with the file.  So no byte is shared, lost or out of reach, and no tensor
+ * needs a check of its own later on. */
 #include "st.h"
 
 #include "../base/err.h"
@@ -25,6 +35,7 @@ int st_sniff(const void *head, size_t n, uint64_t file_size)
 
 /* ---- one entry of the header ---- */
 
+/* [d0, d1, ...] into dim, with the strides of C order. */
 static int read_shape(const struct cJSON *j, struct tensor *t,
 		      struct err *err)
 {
@@ -52,6 +63,7 @@ static int read_shape(const struct cJSON *j, struct tensor *t,
 	return 0;
 }
 
+/* [begin, end) relative to the data; made absolute at the very end. */
 static int read_offsets(const struct cJSON *j, struct tensor *t,
 			struct err *err)
 {
@@ -137,6 +149,8 @@ static int read_entry(const struct cJSON *j, struct tensor *t, struct err *err)
 
 /* ---- the header as a whole ---- */
 
+/* Text to text, by the format; null stands for none (as the reference has
+ * it). */
 static int read_meta(struct cJSON *j, struct st_file *out, struct err *err)
 {
 	if (json_is_null(j))

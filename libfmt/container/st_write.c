@@ -1,3 +1,8 @@
+/* st_write.c - the safetensors writer: plan, create, pour, commit.
+ *
+ * Where every tensor goes is known before the first byte is written, so pours
+ * need no order and no lock: they write at their offset (pwrite) and add to the
+ * count of their tensor (an atomic).  The layout is made in st_layout.c. */
 #include "st_plan.h"
 
 #include "../base/err.h"
@@ -48,6 +53,7 @@ static int check_text(const char *text, struct err *err)
 	return 0;
 }
 
+/* Bytes of the tensor; `total` is what was planned before it. */
 static int plan_size(struct st_plan *p, uint64_t total, struct err *err)
 {
 	uint64_t bits = tensor_dtype_bits(p->type), full = bits;
@@ -143,6 +149,8 @@ static uint64_t file_size(const struct st_shard *s)
 	return 8 + s->header_len + s->data;
 }
 
+/* All shards together, before the first one is created: a plan that cannot fit
+ * leaves no trace. */
 static int check_space(const struct st_writer *w, const char *where,
 		       struct err *err)
 {
@@ -178,6 +186,7 @@ static int reserve(const struct st_shard *s, struct err *err)
 	return 0;
 }
 
+/* Length, header, and room for the data. */
 static int create_shard(struct st_shard *s, struct err *err)
 {
 	uint8_t len[8];
@@ -261,7 +270,9 @@ int st_writer_create_file(struct st_writer *w, const char *path,
 
 /* ---- pouring ---- */
 
-/* Count first: two threads that pour the same bytes are both told. */
+/* May these bytes be written?  The count goes up before the write, so that of
+ * two threads that pour the same bytes at least one is refused, and a failed
+ * write can never look complete: its error ends the job. */
 static int account(struct st_writer *w, uint32_t id, uint64_t off, uint64_t n,
 		   struct err *err)
 {
@@ -324,6 +335,7 @@ uint32_t st_writer_shards(const struct st_writer *w)
 
 /* ---- the end ---- */
 
+/* The promise of the commit: nothing is missing. */
 static int check_poured(struct st_writer *w, struct err *err)
 {
 	for (size_t i = 0; i < w->count; i++) {

@@ -1,3 +1,7 @@
+/* tensor.c - names and sizes of element types; elements as f32.
+ *
+ * File data has no alignment, so elements are loaded through half.h, which
+ * compilers turn into plain loads. */
 #include "tensor.h"
 
 #include "../base/half.h"
@@ -125,6 +129,7 @@ LOAD(from_f32, 4, half_from_bits(half_le32(p)))
 LOAD(from_i64, 8, (int64_t)half_le64(p))
 LOAD(from_f64, 8, load_f64(p))
 
+/* A table instead of a switch: the loops above are the rows. */
 int tensor_load_f32(const struct tensor *t, uint64_t from, uint64_t n,
 		    float *out)
 {
