@@ -1,3 +1,13 @@
+/* The order of operations in a block, and nothing else: what an operation
+ * computes stands in the backend, which tensor is which in llama.c.
+ *
+ *	x     [tokens][hidden]            the residual, changed in place
+ *	norm  [tokens][hidden]            normed x; then the output of o or down
+ *	q,att [tokens][heads * head_dim]
+ *	k,v   [tokens][kv_heads * head_dim], views of the cache itself, so that
+ *	      the linears write keys and values where attention reads them
+ *	gate  [tokens][inter]             becomes silu(gate) * up in place
+ *	up    [tokens][inter] */
 #include "block.h"
 
 #include "../libfmt/base/err.h"
@@ -43,6 +53,7 @@ void rt_work_release(struct rt_work *w, const struct rt_dev *d)
 
 /* ---- loading ---- */
 
+/* Two norms over the hidden size, and with qk_norm two over one head. */
 static int load_norms(struct rt_block *b, const struct rt_dev *d,
 		      const struct model *m, const struct llama_config *c,
 		      uint32_t layer, struct err *err)
@@ -79,6 +90,7 @@ int rt_block_load(struct rt_block *b, const struct rt_dev *d,
 	for (int i = 0; i < LLAMA_LINEARS; i++) {
 		enum llama_linear which = (enum llama_linear)i;
 
+		/* [out][in], as the checkpoint stores it */
 		llama_linear_shape(c, which, &in, &out);
 		if (rt_linear_load(d, m, llama_linear_name(layer, which, buf),
 				   in, out, &b->lin[i], err))

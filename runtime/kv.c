@@ -1,3 +1,7 @@
+/* The cache is one pair of matrices per block.  Memory is asked for at once
+ * for the whole capacity, so that a context which does not fit fails at the
+ * start and not in the middle of an answer; the system hands out the pages as
+ * positions are filled. */
 #include "kv.h"
 
 #include "../libfmt/base/err.h"

@@ -1,3 +1,11 @@
+/* Weights on their way from a checkpoint to a device.
+ *
+ * Dense:      the file's bytes, straight into a matrix of the same type; the
+ *             CPU's products widen 16 bits as they read, which halves the
+ *             traffic that bounds decoding
+ * Quantized:  layout -> neutral layer -> the device's own layout; the neutral
+ *             layer (a byte per code) lives only while one linear is loaded
+ * Vectors:    always F32, as norms and biases are small and added to F32 */
 #include "linear.h"
 
 #include "../libfmt/base/err.h"
@@ -95,6 +103,7 @@ struct shape {
 	uint32_t rows, cols;
 };
 
+/* Check and copy one tensor; messages get the file and the tensor's name. */
 static int load(const struct rt_dev *d, const struct model *m,
 		const struct tensor *t, struct shape s, int keep,
 		struct be_mat *out, struct err *err)
@@ -209,6 +218,8 @@ static uint64_t stored_bytes(const struct ql_spec *s)
 	return n / 8 + g * s->bits / 8 + g * be_elem(s->scale_type);
 }
 
+/* A bias counts when it is there: old packers wrote one, all zero, for every
+ * quantized linear, whatever the config says. */
 static int load_bias(const struct rt_dev *d, const struct source *s,
 		     struct rt_linear *l, struct err *err)
 {
@@ -273,6 +284,7 @@ int rt_linear_set(const struct rt_dev *d, struct rt_linear *l,
 		return err_set(err, ERR_INPUT,
 			       "%s: [%u][%u] in the place of [%u][%u]", l->name,
 			       ql->spec.out, ql->spec.in, l->out, l->in);
+	/* the new one first: a failure must leave the linear usable */
 	if (d->api->qw_new(d->be, ql, &w, err))
 		return err_ctx(err, "%s", l->name);
 	be_mat_free(d->api, d->be, &l->dense);
@@ -285,6 +297,7 @@ int rt_linear_set(const struct rt_dev *d, struct rt_linear *l,
 int rt_linear_run(const struct rt_dev *d, const struct rt_linear *l,
 		  const struct be_mat *x, struct be_mat *y, struct err *err)
 {
+	/* Y = X * W^T; with beta 0 whatever is in y is not read */
 	const struct be_gemm g = {
 		.a = x, .b = &l->dense, .c = y,
 		.alpha = 1, .beta = 0, .trans_b = 1,
@@ -323,6 +336,7 @@ const char *rt_linear_kernel(const struct rt_dev *d, const struct rt_linear *l)
 
 /* ---- weights in host memory ---- */
 
+/* w [out][in], row by row from the codes: the exact definition of a weight. */
 static int weights_quant(const struct source *s, float *w, struct err *err)
 {
 	struct ql ql;
@@ -364,7 +378,8 @@ int rt_weights(const struct model *m, const char *name, uint32_t in,
 	*w = mem_alloc(n, sizeof(**w), err);
 	if (!*w)
 		return -1;
-	ret = s.format ? weights_quant(&s, *w, err) : weights_dense(&s, *w, err);
+	ret = s.format ? weights_quant(&s, *w, err)
+		       : weights_dense(&s, *w, err);
 	if (ret) {
 		free(*w);
 		*w = NULL;

@@ -1,3 +1,10 @@
+/* Loading, and the path of a batch of tokens:
+ *
+ *	ids -> embed -> x [tokens][hidden] -> blocks -> final norm -> head
+ *
+ * Prefill and decoding are one path; decoding is a batch of one.  The head is
+ * run for the rows whose logits are wanted: the last one, or all of them some
+ * rows at a time, since [tokens][vocab] of a large vocabulary is large. */
 #include "llm.h"
 
 #include "../libfmt/base/err.h"
@@ -59,7 +66,8 @@ static int set_sizes(struct llm *l, const struct llm_open *how,
 	return 0;
 }
 
-/* Tables, cache and scratch. */
+/* Tables, cache and scratch, before the weights: what is too large for the
+ * memory then fails before gigabytes are read. */
 static int open_state(struct llm *l, struct err *err)
 {
 	const struct rt_dev *d = &l->dev;
@@ -76,6 +84,7 @@ static int open_state(struct llm *l, struct err *err)
 	return 0;
 }
 
+/* A tied head is the embedding matrix under another name, not a copy. */
 static int open_head(struct llm *l, const struct model *m, struct err *err)
 {
 	const struct llama_config *c = &l->cfg;
@@ -169,6 +178,7 @@ void llm_reset(struct llm *l)
 	l->kv.used = 0;
 }
 
+/* Before anything runs, so that a refused call leaves the cache as it was. */
 static int check_ids(const struct llm *l, const uint32_t *id, uint32_t n,
 		     struct err *err)
 {
@@ -241,7 +251,8 @@ int llm_prefill(struct llm *l, const uint32_t *id, uint32_t n, float *logits,
 	return prog_step(p, "prefill", n, n, err);
 }
 
-/* Room for the logits of several rows at once. */
+/* Room for the logits of several rows at once; made on the first call, since
+ * plain generation needs one row. */
 static int grow_logits(struct llm *l, struct err *err)
 {
 	uint64_t fit = LOGITS_BYTES / (sizeof(float) * l->cfg.vocab);
@@ -303,6 +314,7 @@ int llm_forward(struct llm *l, const uint32_t *id, uint32_t n,
 
 /* ---- facts ---- */
 
+/* The embedding is left out: one row of it is read. */
 uint64_t llm_weight_bytes(const struct llm *l)
 {
 	uint64_t n = l->head.bytes, f32 = be_elem(DT_F32);

@@ -1,3 +1,12 @@
+/* Scores come from log-softmax in double of f32 logits, one row at a time:
+ *
+ *	lse(x) = max + log(sum exp(x_i - max))
+ *	nll    = lse(x) - x[next]
+ *	KL     = sum_i p_i (b_i - m_i) - lse(b) + lse(m),  p = softmax(b)
+ *
+ * The two models of a divergence take turns on pieces of a window, each with
+ * its own cache: so the logits of one piece are all that is kept, and not
+ * those of a text (a window of 2048 over 128k words would be 1 GiB). */
 #include "score.h"
 
 #include "../libfmt/base/err.h"
@@ -19,6 +28,7 @@ static uint32_t best(const float *x, uint32_t n)
 	return b;
 }
 
+/* `max` is the index of the largest; taking it out keeps exp in range. */
 static double log_sum_exp(const float *x, uint32_t n, uint32_t max)
 {
 	double sum = 0;
@@ -66,6 +76,7 @@ static int check_ids(const struct score_ppl *s, const uint32_t *id,
 	return 0;
 }
 
+/* From the sum of the windows' means. */
 static void finish(struct score_ppl *s, double sum)
 {
 	s->nll = sum / s->windows;
@@ -150,6 +161,7 @@ struct kld {
 	double nll_base, nll_model; /* sums over the window */
 };
 
+/* Rows of the base model: put aside until the other one is there. */
 static int keep(void *ctx, uint32_t first, uint32_t rows, const float *logits,
 		struct err *err)
 {
@@ -161,7 +173,7 @@ static int keep(void *ctx, uint32_t first, uint32_t rows, const float *logits,
 	return 0;
 }
 
-/* One position.  KL = sum p (b - m) - lse(b) + lse(m), p = softmax(b). */
+/* One position: b and m [vocab].  -1 when something is not finite. */
 static int compare_row(struct kld *k, const float *b, const float *m,
 		       uint32_t next)
 {
@@ -189,6 +201,7 @@ static int compare_row(struct kld *k, const float *b, const float *m,
 	return 0;
 }
 
+/* Rows of the other model, against those kept. */
 static int compare(void *ctx, uint32_t first, uint32_t rows,
 		   const float *logits, struct err *err)
 {
@@ -221,7 +234,7 @@ static int kld_window(struct kld *k, const uint32_t *id, uint32_t seqlen,
 			return -1;
 		k->at += n;
 	}
-	k->at++;
+	k->at++; /* the last token was looked up only */
 	llm_reset(k->base);
 	llm_reset(k->model);
 	return 0;
@@ -245,6 +258,7 @@ static void summarize(struct kld *k, struct score_kld *out)
 	out->mean /= (double)n;
 	out->top1 = (double)k->same / (double)n;
 	qsort(k->value, (size_t)n, sizeof(*k->value), by_value);
+	/* nearest rank: n / 100 positions, rounded down, lie above it */
 	out->p99 = k->value[n - n / 100 - 1];
 	out->max = k->value[n - 1];
 }

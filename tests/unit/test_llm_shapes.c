@@ -408,6 +408,91 @@ static void test_quantized_facts(void **state)
 	synth_remove(dir);
 }
 
+/* ---- a device that runs out of memory ---- */
+
+static uint32_t left; /* allocations that still succeed */
+static long live;     /* allocations not yet given back */
+
+static int scarce_alloc(struct be *be, size_t bytes, void **p, struct err *e)
+{
+	*p = NULL;
+	if (!left)
+		return err_set(e, ERR_RESOURCE, "no device memory");
+	left--;
+	live++;
+	return be_cpu.alloc(be, bytes, p, e);
+}
+
+static void scarce_free(struct be *be, void *p)
+{
+	live -= p != NULL;
+	be_cpu.free(be, p);
+}
+
+static int scarce_qw_new(struct be *be, const struct ql *ql,
+			 struct be_qw **out, struct err *e)
+{
+	*out = NULL;
+	if (!left)
+		return err_set(e, ERR_RESOURCE, "no device memory");
+	left--;
+	live++;
+	return be_cpu.qw_new(be, ql, out, e);
+}
+
+static void scarce_qw_free(struct be *be, struct be_qw *w)
+{
+	live -= w != NULL;
+	be_cpu.qw_free(be, w);
+}
+
+static void check_scarce(const struct synth *s)
+{
+	const struct be_open how = { .threads = 1, .device = -1 };
+	struct be_api api = be_cpu;
+	struct llm_open lo = { .dev = { .api = &api }, .context = TOKENS };
+	struct model *m;
+	struct llm *l = NULL;
+	uint32_t n = 0;
+	char dir[64];
+
+	api.alloc = scarce_alloc;
+	api.free = scarce_free;
+	api.qw_new = scarce_qw_new;
+	api.qw_free = scarce_qw_free;
+	synth_make(s, dir);
+	OK(api.open(&how, &lo.dev.be, &err));
+	OK(model_open(dir, 0, &m, &err));
+	for (; !l; n++) {
+		assert_true(n < 200);
+		left = n;
+		live = 0;
+		if (!llm_open(m, &lo, &l, &err))
+			continue;
+		assert_int_equal(err.code, ERR_RESOURCE);
+		assert_null(l);
+		assert_int_equal(live, 0);
+	}
+	/* tables, cache, scratch, and all of two blocks were refused once */
+	assert_true(n > 30);
+	llm_close(l);
+	assert_int_equal(live, 0);
+	model_close(m);
+	api.close(lo.dev.be);
+	synth_remove(dir);
+}
+
+static void test_memory_failures_leave_nothing_behind(void **state)
+{
+	struct synth s = quantized(4, true);
+
+	(void)state;
+	check_scarce(&s);
+	check_scarce(&known[0].s);
+	check_scarce(&known[2].s); /* a tied head is freed once */
+	check_scarce(&known[3].s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -419,6 +504,7 @@ int main(void)
 		cmocka_unit_test(test_a_linear_is_replaced),
 		cmocka_unit_test(test_taps_see_each_slot_once),
 		cmocka_unit_test(test_quantized_facts),
+		cmocka_unit_test(test_memory_failures_leave_nothing_behind),
 	};
 
 	return cmocka_run_group_tests_name("llm shapes", tests, NULL, NULL);
