@@ -71,8 +71,8 @@ int mem_grow(void **p, size_t *cap, size_t want, size_t size, struct err *err)
 		n = n > SIZE_MAX / 2 ? want : n * 2;
 	if (mem_mul(n, size, &bytes) || !(q = realloc(*p, bytes)))
 		return err_set(err, ERR_RESOURCE,
-			       "not enough memory for %zu elements of %zu bytes",
-			       n, size);
+			       "not enough memory for %zu elements of %zu "
+			       "bytes", n, size);
 	*p = q;
 	*cap = n;
 	return 0;
@@ -83,7 +83,8 @@ char *mem_text(const char *s, size_t n, struct err *err)
 	char *p = n < SIZE_MAX ? malloc(n + 1) : NULL;
 
 	if (!p) {
-		err_set(err, ERR_RESOURCE, "not enough memory for %zu bytes", n);
+		err_set(err, ERR_RESOURCE, "not enough memory for %zu bytes",
+			n);
 		return NULL;
 	}
 	if (n)
@@ -101,8 +102,8 @@ void *mem_block(const struct mem_part *part, size_t count, struct err *err)
 		if (mem_mul(part[i].n, part[i].size, &bytes) ||
 		    round_up(bytes, &bytes) || bytes > SIZE_MAX - total) {
 			err_set(err, ERR_RESOURCE,
-				"not enough memory for %zu elements of %zu bytes",
-				part[i].n, part[i].size);
+				"not enough memory for %zu elements of %zu "
+				"bytes", part[i].n, part[i].size);
 			return NULL;
 		}
 		total += bytes;
