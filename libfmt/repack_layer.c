@@ -37,13 +37,11 @@ int repack_layer_plan(const struct repack_job *job, const struct ql_spec *spec,
 bool repack_layer_owns(const struct survey_layer *l, const struct tensor *t)
 {
 	const char *suffix = strrchr(t->name, '.') + 1;
-	struct qf_plan plan;
-	struct err err;
 
-	if (!l->format || l->format->plan(&l->spec, &plan, &err))
+	if (!l->format)
 		return false;
-	for (uint32_t i = 0; i < plan.count; i++)
-		if (!strcmp(plan.part[i].suffix, suffix))
+	for (uint32_t i = 0; l->format->owns[i]; i++)
+		if (!strcmp(l->format->owns[i], suffix))
 			return true;
 	return !strcmp(suffix, "weight");
 }

@@ -89,6 +89,9 @@ struct qf_plan {
 struct qfmt {
 	const char *name;    /* as --to and inspect's `format` spell it */
 	const char *summary; /* one line */
+	/* Suffixes that may hold the weights, NULL at the end: what gives way
+	 * when the layer is written in another layout. */
+	const char *const *owns;
 	/* 1 when the module is stored in this layout, judged by suffixes,
 	 * types and shapes (and the hint's label where those do not decide). */
 	int (*claims)(const struct qf_module *m, const struct qf_hint *hint);
@@ -114,7 +117,7 @@ extern const struct qfmt *const qf_table[];
 extern const uint32_t qf_count;
 
 /* The rows that others name. */
-extern const struct qfmt qf_gptq, qf_gptq_v2;
+extern const struct qfmt qf_gptq, qf_gptq_v2, qf_gptq_p;
 
 /* By name, or NULL. */
 const struct qfmt *qf_find(const char *name);

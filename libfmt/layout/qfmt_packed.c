@@ -6,6 +6,7 @@
 #include "../base/half.h"
 #include "../base/mem.h"
 #include "bits.h"
+#include "qfmt_impl.h"
 #include "qfmt_zeros.h"
 
 #include <assert.h>
@@ -25,10 +26,14 @@ static const struct packed_rule rule_gptq_v2 = {
 	WIDTHS_GPTQ, 0
 };
 
-static bool format_is(const struct qf_hint *hint, const char *name)
-{
-	return hint && hint->format && strcmp(hint->format, name) == 0;
-}
+/* 32 fields split into planes; zeros as in v2.  At 3 bits the shapes are those
+ * of a stream, and only the label tells.  Section 4.4. */
+#define WIDTHS_PLANAR (WIDTHS_GPTQ | 1u << 5 | 1u << 6 | 1u << 7)
+static const struct bits_rule planar = { BITS_PLANAR, NULL };
+static const struct packed_rule rule_gptq_p = {
+	"gptq_p", "qweight", "qzeros", "scales", "g_idx", &planar,
+	WIDTHS_PLANAR, 0
+};
 
 /* ---- whose module is it ---- */
 
@@ -70,9 +75,15 @@ static bool is_gptq(const struct qf_module *m)
 static int packed_claims(const struct packed_rule *r,
 			 const struct qf_module *m, const struct qf_hint *hint)
 {
-	bool v2 = format_is(hint, "gptq_v2");
+	const struct packed_rule *is = &rule_gptq;
 
-	return is_gptq(m) && v2 == (r->bias == 0);
+	/* 5, 6 and 7 bits are planar whatever the label */
+	if (qf_format_is(hint, "gptq_p") ||
+	    (hint && hint->bits >= 5 && hint->bits <= 7))
+		is = &rule_gptq_p;
+	else if (qf_format_is(hint, "gptq_v2"))
+		is = &rule_gptq_v2;
+	return r == is && is_gptq(m);
 }
 
 /* ---- reading ---- */
@@ -140,10 +151,6 @@ static int small_load(const struct packed_rule *r, struct qf_layer *l,
 		      struct small *s, struct err *err)
 {
 	memset(s, 0, sizeof(*s));
-	if (format_is(l->hint, "gptq_p"))
-		return err_set(err, ERR_UNSUP,
-			       "%s.%s: planar gptq_p is not supported (gptq "
-			       "and gptq_v2 are)", l->module->name, r->codes);
 	if (qf_packed_find(r, l, &s->p, err) ||
 	    qf_packed_sizes(&s->p, &s->spec, err))
 		return -1;
@@ -168,15 +175,6 @@ static int packed_spec(const struct packed_rule *r, struct qf_layer *l,
 	return ret;
 }
 
-static uint32_t scale_odd(float s)
-{
-	if (!isfinite(s))
-		return QF_ODD_SCALE_BAD;
-	if (s < 0)
-		return QF_ODD_SCALE_NEG;
-	return s > 0 ? 0 : QF_ODD_SCALE_ZERO;
-}
-
 /* scales [G, N] and the zeros into the rows of the layer. */
 static int groups_fill(const struct small *s, struct ql *ql, uint32_t *odd,
 		       struct err *err)
@@ -195,7 +193,7 @@ static int groups_fill(const struct small *s, struct ql *ql, uint32_t *odd,
 
 			ql->scale[to] = row[n];
 			ql->zero[to] = (float)s->zero[from + n];
-			*odd |= scale_odd(row[n]);
+			*odd |= qf_scale_odd(row[n]);
 		}
 	}
 	free(row);
@@ -242,25 +240,16 @@ static int packed_accept(const struct packed_rule *r,
 		return err_set(err, ERR_UNSUP,
 			       "%s has no codes of %u bits (2, 3, 4 and 8 "
 			       "exist)", r->name, spec->bits);
+	if (r->bits->kind == BITS_PLANAR && (spec->in % 32 || spec->out % 32))
+		return err_set(err, ERR_UNSUP,
+			       "%s holds inputs and outputs in multiples of "
+			       "32, not %u and %u", r->name, spec->in,
+			       spec->out);
 	if (spec->zero_kind != QL_POINT)
 		return err_set(err, ERR_UNSUP,
 			       "%s holds whole zero points only, this layer's "
 			       "are fractions", r->name);
 	return 0;
-}
-
-static void plan_part(struct qf_plan *plan, const char *suffix,
-		      enum dtype type, uint64_t d0, uint64_t d1)
-{
-	uint32_t i = plan->count++;
-
-	memcpy(plan->part[i].suffix, suffix, strlen(suffix) + 1);
-	plan->part[i].type = type;
-	plan->part[i].rank = d1 ? 2 : 1;
-	plan->part[i].dim[0] = d0;
-	plan->part[i].dim[1] = d1;
-	plan->part[i].bytes =
-		d0 * (d1 ? d1 : 1) * (tensor_dtype_bits(type) / 8);
 }
 
 static int packed_plan(const struct packed_rule *r, const struct ql_spec *spec,
@@ -269,12 +258,13 @@ static int packed_plan(const struct packed_rule *r, const struct ql_spec *spec,
 	memset(plan, 0, sizeof(*plan));
 	if (packed_accept(r, spec, err))
 		return -1;
-	plan_part(plan, r->codes, DT_I32,
-		  bits_words(r->bits, spec->bits, spec->in), spec->out);
-	plan_part(plan, r->zeros, DT_I32, spec->groups,
-		  bits_words(r->bits, spec->bits, spec->out));
-	plan_part(plan, r->scales, spec->scale_type, spec->groups, spec->out);
-	plan_part(plan, r->index, DT_I32, spec->in, 0);
+	qf_plan_add(plan, r->codes, DT_I32,
+		    bits_words(r->bits, spec->bits, spec->in), spec->out);
+	qf_plan_add(plan, r->zeros, DT_I32, spec->groups,
+		    bits_words(r->bits, spec->bits, spec->out));
+	qf_plan_add(plan, r->scales, spec->scale_type, spec->groups,
+		    spec->out);
+	qf_plan_add(plan, r->index, DT_I32, spec->in, 0);
 	return 0;
 }
 
@@ -392,39 +382,6 @@ static int zeros_write(const struct packed_rule *r, const struct ql *ql,
 	return 0;
 }
 
-/* scales [G, N], checked to survive their type. */
-static int scales_write(const struct ql *ql, uint8_t *part, struct err *err)
-{
-	uint32_t out = ql->spec.out, groups = ql->spec.groups;
-	size_t size = tensor_dtype_bits(ql->spec.scale_type) / 8;
-	struct tensor t = { .type = ql->spec.scale_type, .data = part };
-	float *row = mem_alloc(out, 2 * sizeof(*row), err);
-	int ret = -1;
-
-	if (!row)
-		return -1;
-	for (uint32_t g = 0; g < groups; g++) {
-		for (uint32_t n = 0; n < out; n++)
-			row[n] = ql->scale[(size_t)n * groups + g];
-		tensor_store_f32(row, out, t.type, part + size * g * out);
-		tensor_load_f32(&t, (uint64_t)g * out, out, row + out);
-		for (uint32_t n = 0; n < out; n++)
-			if (half_bits(row[n]) != half_bits(row[out + n]) &&
-			    !(isnan(row[n]) && isnan(row[out + n]))) {
-				err_set(err, ERR_UNSUP,
-					"output %u, group %u: scale %.9g is "
-					"not exact in %s", n, g,
-					(double)row[n],
-					tensor_dtype_name(t.type));
-				goto out;
-			}
-	}
-	ret = 0;
-out:
-	free(row);
-	return ret;
-}
-
 static int packed_write(const struct packed_rule *r, const struct ql *ql,
 			void *const part[], struct err *err)
 {
@@ -439,7 +396,7 @@ static int packed_write(const struct packed_rule *r, const struct ql *ql,
 	if (!shift || find_shifts(r, ql, shift, &any, err) ||
 	    codes_write(r, ql, any ? shift : NULL, part[0], err) ||
 	    zeros_write(r, ql, shift, part[1], err) ||
-	    scales_write(ql, part[2], err))
+	    qf_scales_write(ql, false, part[2], err))
 		goto out;
 	for (uint32_t k = 0; k < ql->spec.in; k++)
 		half_put32((uint8_t *)part[3] + 4 * (size_t)k,
@@ -451,6 +408,9 @@ out:
 }
 
 /* ---- the table ---- */
+
+static const char *const owned[] = { "qweight", "qzeros", "scales", "g_idx",
+				     NULL };
 
 /* A row: the plug-in's calls, bound to the rule of that name. */
 #define ROW(id, text)                                                        \
@@ -483,9 +443,10 @@ out:
 	{                                                                    \
 		return packed_write(&rule_##id, ql, part, err);              \
 	}                                                                    \
-	const struct qfmt qf_##id = { #id, text, id##_claims, id##_spec,     \
-				      id##_read, id##_accept, id##_plan,     \
-				      id##_write }
+	const struct qfmt qf_##id = { #id, text, owned, id##_claims,         \
+				      id##_spec, id##_read, id##_accept,     \
+				      id##_plan, id##_write }
 
 ROW(gptq, "GPTQ: packed codes, zeros stored less one");
 ROW(gptq_v2, "GPTQ v2: packed codes, zeros stored as they are");
+ROW(gptq_p, "GPTQ, planar: 2 to 8 bits, zeros stored as they are");

@@ -4,42 +4,11 @@
 #include "../base/half.h"
 #include "../base/mem.h"
 #include "bits.h"
+#include "qfmt_impl.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const struct qf_hint no_hint = { .desc_act = -1, .sym = -1 };
-
-static int part_check(const struct tensor *t, int rank, struct err *err)
-{
-	char shape[96];
-
-	if (t->rank != rank)
-		return err_set(err, ERR_INPUT,
-			       "%s: shape %s (expected %d dimensions)",
-			       t->name, tensor_shape_text(t, shape), rank);
-	for (int i = 0; i < rank; i++)
-		if (t->dim[i] == 0 || t->dim[i] > QL_DIM_MAX)
-			return err_set(err, ERR_INPUT,
-				       "%s: shape %s (expected 1 to %u)",
-				       t->name, tensor_shape_text(t, shape),
-				       QL_DIM_MAX);
-	return 0;
-}
-
-static int words_check(const struct tensor *t, struct err *err)
-{
-	if (t->type == DT_I8 || t->type == DT_I16 || t->type == DT_I64)
-		return err_set(err, ERR_UNSUP,
-			       "%s: codes packed in %s are not supported "
-			       "(expected I32)",
-			       t->name, tensor_dtype_name(t->type));
-	if (t->type != DT_I32)
-		return err_set(err, ERR_INPUT, "%s: type %s (expected I32)",
-			       t->name, tensor_dtype_name(t->type));
-	return part_check(t, 2, err);
-}
 
 static int missing(const struct packed *p, const char *suffix, struct err *err)
 {
@@ -53,7 +22,7 @@ int qf_packed_find(const struct packed_rule *r, const struct qf_layer *l,
 
 	memset(p, 0, sizeof(*p));
 	p->rule = r;
-	p->hint = l->hint ? l->hint : &no_hint;
+	p->hint = l->hint ? l->hint : &qf_no_hint;
 	p->module = m->name;
 	p->codes = qf_part(m, r->codes);
 	p->zeros = qf_part(m, r->zeros);
@@ -65,16 +34,10 @@ int qf_packed_find(const struct packed_rule *r, const struct qf_layer *l,
 		return missing(p, r->scales, err);
 	if (!p->zeros && p->hint->sym == 0)
 		return missing(p, r->zeros, err);
-	if (words_check(p->codes, err) || part_check(p->scales, 2, err) ||
-	    (p->zeros && words_check(p->zeros, err)) ||
-	    (p->index && part_check(p->index, 1, err)))
+	if (qf_words_check(p->codes, err) || qf_floats_check(p->scales, err) ||
+	    (p->zeros && qf_words_check(p->zeros, err)) ||
+	    (p->index && qf_rank_check(p->index, 1, err)))
 		return -1;
-	if (p->scales->type != DT_F16 && p->scales->type != DT_BF16 &&
-	    p->scales->type != DT_F32)
-		return err_set(err, ERR_INPUT,
-			       "%s: type %s (expected F16, BF16 or F32)",
-			       p->scales->name,
-			       tensor_dtype_name(p->scales->type));
 	if (p->index && p->index->type != DT_I32 && p->index->type != DT_I64)
 		return err_set(err, ERR_INPUT,
 			       "%s: type %s (expected I32 or I64)",
@@ -126,10 +89,6 @@ static int blame(const struct packed *p, uint32_t in, uint32_t by_codes,
 	char shape[96];
 	uint8_t b;
 
-	if (hint >= 5 && hint <= 7)
-		return err_set(err, ERR_UNSUP,
-			       "%s: %u bits exist only as planar gptq_p, which "
-			       "is not supported", p->codes->name, hint);
 	b = by_codes >> hint & 1 ? (uint8_t)hint : 0;
 	if (!b)
 		b = by_zeros ? pick(by_zeros, hint) : pick(by_codes, hint);

@@ -150,6 +150,8 @@ static int by_constant(const struct qf_zeros *z, uint16_t *field,
 
 	if (constant(z, field, mid - z->bias))
 		return 1;
+	if (z->rule->kind == BITS_PLANAR) /* there is no v1 of it */
+		return 0;
 	if ((z->hint->sym != 0 || enough) &&
 	    constant(z, field, mid - 1 + z->bias)) {
 		*odd |= QF_ODD_LABEL;

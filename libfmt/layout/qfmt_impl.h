@@ -1,0 +1,53 @@
+/* qfmt_impl.h - what the layout plug-ins share: checks of single tensors, and
+ * pieces of planning and writing. */
+#ifndef LIBFMT_LAYOUT_QFMT_IMPL_H
+#define LIBFMT_LAYOUT_QFMT_IMPL_H
+
+#include "qfmt.h"
+
+#include <stdbool.h>
+
+/* A hint that says nothing. */
+extern const struct qf_hint qf_no_hint;
+
+bool qf_format_is(const struct qf_hint *hint, const char *name);
+
+/* The tensor NAME.suffix, with ERR_INPUT where it is absent. */
+const struct tensor *qf_need(const struct qf_module *m, const char *suffix,
+			     struct err *err);
+/* Rank and a size of every dimension of 1 to QL_DIM_MAX. */
+int qf_rank_check(const struct tensor *t, int rank, struct err *err);
+/* Packed words: I32 [*, *]. */
+int qf_words_check(const struct tensor *t, struct err *err);
+/* Scales and float zeros: F16, BF16 or F32 [*, *]. */
+int qf_floats_check(const struct tensor *t, struct err *err);
+/* Exactly [d0, d1], which follows from the other tensors. */
+int qf_shape_check(const struct tensor *t, uint64_t d0, uint64_t d1,
+		   struct err *err);
+/* All data are there, not headers alone; NULLs are skipped. */
+int qf_data_check(const struct tensor *const t[], uint32_t count,
+		  struct err *err);
+
+/* QF_ODD_SCALE_* of one scale, else 0. */
+uint32_t qf_scale_odd(float s);
+/* Odd bits of any layout: config's bits and group size, bias, weight. */
+uint32_t qf_common_odd(const struct qf_layer *l, const struct ql_spec *s);
+
+/* Add a part; d1 = 0 makes it a vector. */
+void qf_plan_add(struct qf_plan *plan, const char *suffix, enum dtype type,
+		 uint64_t d0, uint64_t d1);
+/* Scales as their type, [out][groups] when by_row, else [groups][out]; one
+ * that does not survive is ERR_UNSUP. */
+int qf_scales_write(const struct ql *ql, bool by_row, void *part,
+		    struct err *err);
+/* Zeros that fit b-bit fields?  ERR_UNSUP for NAME names the first that does
+ * not. */
+int qf_zeros_fit(const struct ql *ql, const char *name, struct err *err);
+
+/* The three writing calls of a layout that is only read. */
+int qf_no_accept(const struct ql_spec *spec, struct err *err);
+int qf_no_plan(const struct ql_spec *spec, struct qf_plan *plan,
+	       struct err *err);
+int qf_no_write(const struct ql *ql, void *const part[], struct err *err);
+
+#endif
