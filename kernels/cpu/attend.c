@@ -17,7 +17,7 @@
 #include <math.h>
 #include <string.h>
 
-#define ROWS 64    /* query rows per tile */
+#define ROWS 96    /* query rows per tile */
 #define CHUNK 256  /* positions at a time */
 #define PIECE 1024 /* positions per piece */
 
@@ -75,29 +75,14 @@ static void load_queries(const struct job *j, const struct tile *t)
 				  a->scale);
 }
 
-/* k of n positions, turned to [head_dim][CHUNK]. */
-static void turn_keys(const struct tile *t, const float *k, size_t ld,
-		      const uint32_t at[2])
-{
-	const uint32_t n = at[0], d = at[1];
-
-	for (uint32_t s0 = 0; s0 < n; s0 += 16)
-		for (uint32_t i = 0; i < d; i++)
-			for (uint32_t s = s0; s < n && s < s0 + 16; s++)
-				t->turned[(size_t)i * CHUNK + s] =
-					k[s * ld + i];
-}
-
 /* scores[rows][n] = q * k^T for positions s..s+n. */
 static void score(const struct job *j, const struct tile *t, uint32_t s,
 		  uint32_t n)
 {
 	const uint32_t d = j->a->head_dim;
-	const size_t ld = j->a->k->ld;
-	const float *k = (const float *)j->a->k->p + s * ld +
-			 (size_t)t->kv * d;
+	struct be_mat k = be_rows(j->a->k, s, n);
 	struct cpu_dot dot = {
-		.w = k, .w_ld = ld, .type = DT_F32, .x = t->q, .x_ld = d,
+		.w_ld = k.ld, .type = DT_F32, .x = t->q, .x_ld = d,
 		.y = t->scores, .y_ld = CHUNK, .m = t->rows, .n = n, .k = d,
 		.alpha = 1, .beta = 0,
 	};
@@ -107,11 +92,13 @@ static void score(const struct job *j, const struct tile *t, uint32_t s,
 		.m = t->rows, .s = d, .d = n,
 	};
 
+	k = be_cols(&k, t->kv * d, d);
+	dot.w = k.p;
 	if (t->rows <= CPU_FEW) {
 		j->be->isa->dot(&dot);
 		return;
 	}
-	turn_keys(t, k, ld, (const uint32_t[]){ n, d });
+	j->be->isa->turn(&k, t->turned, CHUNK);
 	memset(t->scores, 0, sizeof(float) * CHUNK * t->rows);
 	j->be->isa->outer(&outer);
 }

@@ -38,6 +38,18 @@ struct cpu_outer {
 	size_t out_ld;
 	uint32_t m, s, d;
 };
+/* Ask for the n bytes at p, which may be anything. */
+static inline void cpu_fetch(const void *p, size_t n)
+{
+#if defined(__GNUC__)
+	for (size_t i = 0; i < n; i += 64)
+		__builtin_prefetch((const char *)p + i);
+#else
+	(void)p;
+	(void)n;
+#endif
+}
+
 #define CPU_PANEL 64 /* columns of v side by side: whole tiles of any isa */
 
 /* Quantized weights on the CPU.  The inputs are sorted by group and each group
@@ -159,6 +171,8 @@ struct cpu_isa {
 	void (*swiglu)(const float *gate, const float *up, float *y,
 		       uint32_t n);
 	void (*add)(float *x, const float *y, uint32_t n);
+	/* m, F32, to its transpose out [cols][ld] */
+	void (*turn)(const struct be_mat *m, float *out, size_t ld);
 	/* h += alpha * c, in double */
 	void (*accumulate)(double *h, const float *c, uint32_t n,
 			   double alpha);

@@ -72,6 +72,8 @@ void cpu_panel(const struct be *be, const struct be_mat *v, uint32_t c0,
 	const char *from = (const char *)v->p + c0 * elem;
 
 	for (uint32_t s = 0; s < v->rows; s++) {
+		/* rows are far apart: no stream for the hardware to see */
+		cpu_fetch(from + 12 * v->ld * elem, d * elem);
 		be->isa->widen(v->type, from, panel, d);
 		memset(panel + d, 0, (CPU_PANEL - d) * sizeof(*panel));
 		from += v->ld * elem;

@@ -1,7 +1,8 @@
 /* hess.c - the Hessian and its factor, in double on tiles.
  *
- * H += alpha X^T X: tiles of H; rows of X pass in chunks of at most CHUNK,
- * each summed in f32 and added in double.
+ * H += alpha X^T X: rows of X in chunks of at most CHUNK, each summed in f32
+ * and added in double.  X is copied to panels of 64 columns first, as many
+ * chunks as BATCH bytes hold; a tile of H then takes its panels two by two.
  *
  * U with H^-1 = U^T U, U upper: turn rows and columns of H around (J H J),
  * factor that as L L^T; then H = R R^T with R = J L J upper, and U = R^-1 =
@@ -21,8 +22,10 @@
 #include <string.h>
 
 #define CHUNK 256 /* rows of X per f32 sum */
-#define SIDE 256  /* of a tile */
-#define STRIP 128 /* columns of the inverse at a time; divides SIDE */
+#define BATCH ((size_t)64 << 20)
+#define PANELS 4  /* of a side of a tile of H */
+#define SIDE 192  /* of a tile of the factor */
+#define STRIP 96  /* columns of the inverse at a time; divides SIDE */
 
 static uint32_t least(uint32_t a, uint32_t b)
 {
@@ -38,7 +41,21 @@ struct syrk {
 	const struct be *be;
 	const struct be_mat *x, *h;
 	double alpha;
+	float *panel;    /* [chunks][panels][CHUNK][CPU_PANEL] */
+	uint32_t panels; /* of all columns */
 };
+
+static float *panel_at(const struct syrk *s, uint32_t chunk, uint32_t panel)
+{
+	return s->panel + ((size_t)chunk * s->panels + panel) *
+			  (CHUNK * CPU_PANEL);
+}
+
+static struct be_mat chunk_at(const struct syrk *s, uint32_t chunk)
+{
+	return be_rows(s->x, chunk * CHUNK,
+		       least(CHUNK, s->x->rows - chunk * CHUNK));
+}
 
 /* Lower triangle of a tile's mirror image from the upper one. */
 static void mirror(const struct be_mat *h, const uint32_t at[4])
@@ -62,67 +79,90 @@ static void upper_tile(uint32_t n, uint32_t number, uint32_t *i, uint32_t *j)
 	*j = row + number;
 }
 
-/* sum[SIDE][SIDE] = x^T x of a chunk's columns i.. and j.., panel by panel. */
-static void syrk_chunk(const struct syrk *s, const struct be_mat *x,
-		       const uint32_t at[4], float *sum)
+/* All chunks of one panel. */
+static void pack_tile(void *ctx, uint32_t panel)
 {
-	float *left = sum + SIDE * SIDE, *panel = left + CHUNK * SIDE;
-	struct be_mat xj = be_cols(x, at[1], at[3]);
+	const struct syrk *s = ctx;
+
+	for (uint32_t c = 0; c < tiles_of(s->x->rows, CHUNK); c++) {
+		struct be_mat x = chunk_at(s, c);
+
+		cpu_panel(s->be, &x, panel * CPU_PANEL, panel_at(s, c, panel));
+	}
+}
+
+/* H += the product of two panels of a chunk. */
+static void syrk_pair(const struct syrk *s, uint32_t chunk, uint32_t i,
+		      uint32_t j)
+{
+	const uint32_t r0 = i * CPU_PANEL, c0 = j * CPU_PANEL;
+	float *sum = cpu_own(s->be);
+	double *h = (double *)s->h->p + (size_t)r0 * s->h->ld + c0;
 	struct cpu_outer o = {
-		.p = left, .p_row = 1, .p_col = SIDE, .v = panel,
-		.v_ld = CPU_PANEL, .out_ld = SIDE, .m = at[2], .s = x->rows,
+		.p = panel_at(s, chunk, i), .p_row = 1, .p_col = CPU_PANEL,
+		.v = panel_at(s, chunk, j), .v_ld = CPU_PANEL,
+		.out = sum, .out_ld = CPU_PANEL, .m = CPU_PANEL,
+		.s = chunk_at(s, chunk).rows, .d = CPU_PANEL,
 	};
 
-	memset(sum, 0, sizeof(*sum) * SIDE * SIDE);
-	for (uint32_t r = 0; r < x->rows; r++)
-		memcpy(left + (size_t)r * SIDE,
-		       (const float *)x->p + (size_t)r * x->ld + at[0],
-		       at[2] * sizeof(*left));
-	for (uint32_t c = 0; c < at[3]; c += CPU_PANEL) {
-		cpu_panel(s->be, &xj, c, panel);
-		o.out = sum + c;
-		o.d = least(CPU_PANEL, at[3] - c);
-		s->be->isa->outer(&o);
+	memset(sum, 0, sizeof(*sum) * CPU_PANEL * CPU_PANEL);
+	s->be->isa->outer(&o);
+	for (uint32_t r = r0; r < r0 + CPU_PANEL && r < s->h->rows; r++) {
+		s->be->isa->accumulate(h, sum,
+				       least(CPU_PANEL, s->h->cols - c0),
+				       s->alpha);
+		h += s->h->ld;
+		sum += CPU_PANEL;
 	}
 }
 
 static void syrk_tile(void *ctx, uint32_t number)
 {
 	const struct syrk *s = ctx;
-	const uint32_t n = s->h->rows;
-	float *sum = cpu_own(s->be);
-	uint32_t i, j, rows, cols;
+	uint32_t i, j, i1, j1;
 
-	upper_tile(tiles_of(n, SIDE), number, &i, &j);
-	i *= SIDE;
-	j *= SIDE;
-	rows = least(SIDE, n - i);
-	cols = least(SIDE, n - j);
-	for (uint32_t t = 0; t < s->x->rows; t += CHUNK) {
-		struct be_mat x = be_rows(s->x, t,
-					  least(CHUNK, s->x->rows - t));
-		double *h = (double *)s->h->p + (size_t)i * s->h->ld + j;
-
-		syrk_chunk(s, &x, (const uint32_t[]){ i, j, rows, cols }, sum);
-		for (uint32_t r = 0; r < rows; r++, h += s->h->ld)
-			s->be->isa->accumulate(h, sum + (size_t)r * SIDE, cols,
-					       s->alpha);
-	}
-	mirror(s->h, (const uint32_t[]){ i, j, rows, cols });
+	upper_tile(tiles_of(s->panels, PANELS), number, &i, &j);
+	i *= PANELS;
+	j *= PANELS;
+	i1 = least(i + PANELS, s->panels);
+	j1 = least(j + PANELS, s->panels);
+	for (uint32_t c = 0; c < tiles_of(s->x->rows, CHUNK); c++)
+		for (uint32_t b = j; b < j1; b++)
+			for (uint32_t a = i; a < i1 && a <= b; a++)
+				syrk_pair(s, c, a, b);
+	i *= CPU_PANEL;
+	j *= CPU_PANEL;
+	mirror(s->h, (const uint32_t[]){
+		i, j, least(i1 * CPU_PANEL, s->h->rows) - i,
+		least(j1 * CPU_PANEL, s->h->cols) - j });
 }
 
 int cpu_syrk(struct be *be, const struct be_mat *x, double alpha,
 	     struct be_mat *h, struct err *err)
 {
-	struct syrk s = { be, x, h, alpha };
-	uint32_t side = tiles_of(h->rows, SIDE);
+	struct syrk s = { .be = be, .h = h, .alpha = alpha };
+	uint32_t chunks = tiles_of(x->rows, CHUNK), tiles, each;
+	struct be_mat batch;
+	size_t bytes;
 
-	if (be_shape_syrk(x, h, err) ||
-	    cpu_scratch(be, sizeof(float) * SIDE *
-			(SIDE + CHUNK + CPU_PANEL), 0, err))
+	if (be_shape_syrk(x, h, err))
 		return -1;
-	if (x->rows)
-		tile_run(be->threads, side * (side + 1) / 2, syrk_tile, &s);
+	if (!x->rows || !x->cols)
+		return 0;
+	s.x = &batch;
+	s.panels = tiles_of(x->cols, CPU_PANEL);
+	tiles = tiles_of(s.panels, PANELS);
+	bytes = sizeof(float) * CHUNK * CPU_PANEL * s.panels;
+	each = bytes < BATCH ? least(chunks, (uint32_t)(BATCH / bytes)) : 1;
+	if (cpu_scratch(be, sizeof(float) * CPU_PANEL * CPU_PANEL,
+			bytes * each, err))
+		return -1;
+	s.panel = (float *)(void *)be->all_mem;
+	for (uint32_t r = 0; r < x->rows; r += batch.rows) {
+		batch = be_rows(x, r, least(each * CHUNK, x->rows - r));
+		tile_run(be->threads, s.panels, pack_tile, &s);
+		tile_run(be->threads, tiles * (tiles + 1) / 2, syrk_tile, &s);
+	}
 	return 0;
 }
 

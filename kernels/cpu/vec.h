@@ -16,6 +16,8 @@
 
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
+#elif defined(__SSE__)
+#include <xmmintrin.h>
 #endif
 
 #if defined(__AVX2__) || defined(__AVX512F__)
@@ -288,6 +290,25 @@ VEC void v_sum4(const V *a, float *out)
 }
 
 #endif
+
+/* 4 x 4 floats, rows to columns. */
+VEC void v_turn4(const float *in, size_t ld, float *out, size_t out_ld)
+{
+#if defined(__SSE__)
+	__m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + ld);
+	__m128 c = _mm_loadu_ps(in + 2 * ld), d = _mm_loadu_ps(in + 3 * ld);
+
+	_MM_TRANSPOSE4_PS(a, b, c, d);
+	_mm_storeu_ps(out, a);
+	_mm_storeu_ps(out + out_ld, b);
+	_mm_storeu_ps(out + 2 * out_ld, c);
+	_mm_storeu_ps(out + 3 * out_ld, d);
+#else
+	for (int i = 0; i < 4; i++)
+		for (int j = 0; j < 4; j++)
+			out[i * out_ld + j] = in[j * ld + i];
+#endif
+}
 
 /* The first n < VN halves. */
 VEC V v_f16_part(const uint16_t *p, uint32_t n)

@@ -29,6 +29,16 @@ enum cu_scratch {
 	CU_SCRATCHES
 };
 
+/* Which matrix CU_X16 holds as f16.  rmsnorm and swiglu leave their result
+ * there beside the f32 one, and layers with the same input share it; whatever
+ * writes into that input ends it. */
+struct cu_x16_of {
+	const char *p; /* NULL: none */
+	size_t ld;
+	uint32_t rows, cols;
+	uint64_t order;
+};
+
 struct cu_blas; /* gemm.cu: cuBLAS, opened on first use */
 
 struct be {
@@ -39,6 +49,7 @@ struct be {
 	cudaStream_t stream;
 	void *scratch[CU_SCRATCHES];
 	size_t size[CU_SCRATCHES];
+	struct cu_x16_of x16;
 	struct cu_blas *blas;
 	char text[160];
 };
@@ -57,6 +68,17 @@ int cu_alloc(size_t bytes, const char *what, void **p, struct err *err);
 /* Scratch of at least `bytes`, valid until the next call for the same use. */
 int cu_scratch_get(struct be *be, enum cu_scratch use, size_t bytes, void **p,
 		   struct err *err);
+
+/* CU_X16 when it holds x in this order, else NULL. */
+const __half *cu_x16_find(const struct be *be, const struct be_mat *x,
+			  uint64_t order);
+/* Room there for x, which the caller fills: x->rows rounded up to 8, 16, 32 or
+ * a multiple of 64 rows of x->cols. */
+__half *cu_x16_room(struct be *be, const struct be_mat *x, uint64_t order,
+		    struct err *err);
+/* To be called by whatever writes m, or memory from p on. */
+void cu_wrote(struct be *be, const struct be_mat *m);
+void cu_wrote_bytes(struct be *be, const void *p, size_t bytes);
 
 /* ---- operations of the table, by file ---- */
 

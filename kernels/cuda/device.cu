@@ -51,6 +51,59 @@ int cu_scratch_get(struct be *be, enum cu_scratch use, size_t bytes, void **p,
 	return 0;
 }
 
+/* ---- activations as f16 ---- */
+
+const __half *cu_x16_find(const struct be *be, const struct be_mat *x,
+			  uint64_t order)
+{
+	const struct cu_x16_of *o = &be->x16;
+
+	if (o->p && o->p == x->p && o->ld == x->ld && o->rows == x->rows &&
+	    o->cols == x->cols && o->order == order)
+		return (const __half *)be->scratch[CU_X16];
+	return NULL;
+}
+
+__half *cu_x16_room(struct be *be, const struct be_mat *x, uint64_t order,
+		    struct err *err)
+{
+	uint32_t m = x->rows;
+	size_t rows = m <= 8 ? 8 : m <= 16 ? 16 : m <= 32 ? 32
+					       : (size_t)(m + 63) / 64 * 64;
+	size_t had = be->size[CU_X16];
+	cudaError_t e = cudaSuccess;
+	void *p;
+
+	be->x16.p = NULL;
+	if (cu_scratch_get(be, CU_X16, rows * x->cols * 2, &p, err))
+		return NULL;
+	/* rows that nobody fills are read, if not used */
+	if (be->size[CU_X16] != had)
+		e = cudaMemsetAsync(p, 0, be->size[CU_X16], be->stream);
+	if (e != cudaSuccess) {
+		cu_fail(e, "work space", err);
+		return NULL;
+	}
+	be->x16 = { (const char *)x->p, x->ld, m, x->cols, order };
+	return (__half *)p;
+}
+
+void cu_wrote_bytes(struct be *be, const void *p, size_t bytes)
+{
+	struct cu_x16_of *o = &be->x16;
+	const char *from = (const char *)p;
+
+	/* the last row need not have the whole pitch */
+	if (o->p && from < o->p + o->ld * o->rows * sizeof(float) &&
+	    o->p < from + bytes)
+		o->p = NULL;
+}
+
+void cu_wrote(struct be *be, const struct be_mat *m)
+{
+	cu_wrote_bytes(be, m->p, (size_t)m->ld * m->rows * (m->type == DT_F64 ? 8 : 4));
+}
+
 /* Does this plug-in hold machine code, or PTX that the driver can compile, for
  * the device? */
 __global__ void probe_kernel(void)
@@ -185,7 +238,7 @@ static int api_alloc(struct be *be, size_t bytes, void **p, struct err *err)
 
 static void api_free(struct be *be, void *p)
 {
-	(void)be;
+	be->x16.p = NULL; /* its address may come back as another matrix's */
 	cudaFree(p);
 }
 
@@ -203,6 +256,7 @@ static int copy(struct be *be, void *dst, const void *src, size_t bytes,
 static int api_put(struct be *be, void *dst, const void *src, size_t bytes,
 		   struct err *err)
 {
+	cu_wrote_bytes(be, dst, bytes);
 	return copy(be, dst, src, bytes, cudaMemcpyHostToDevice, err);
 }
 

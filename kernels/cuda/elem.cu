@@ -46,6 +46,7 @@ int cu_gather(struct be *be, const struct be_mat *x, const uint32_t *index,
 {
 	if (be_shape_gather(x, y, err))
 		return -1;
+	cu_wrote(be, y);
 	return cu_launch(be, "gather", over(y), err, gather_kernel, view_of(x),
 			 index, view_of(y));
 }
@@ -80,6 +81,7 @@ int cu_embed(struct be *be, const struct be_mat *table, const uint32_t *id,
 				       id[r], table->rows);
 	if (!y->rows)
 		return 0;
+	cu_wrote(be, y);
 	if (cu_scratch_get(be, CU_SMALL, y->rows * sizeof(*id), &p, err))
 		return -1;
 	ids = (uint32_t *)p;
@@ -100,14 +102,26 @@ int cu_embed(struct be *be, const struct be_mat *table, const uint32_t *id,
 			 (const float *)table->p, (size_t)table->ld, ids, v);
 }
 
+/* Room for y as f16 too, when it is the size of something that linears take. */
+static int also_16(struct be *be, const struct be_mat *y, __half **y16,
+		   struct err *err)
+{
+	*y16 = NULL;
+	if (y->cols % 64 || !y->rows)
+		return 0;
+	*y16 = cu_x16_room(be, y, 0, err);
+	return *y16 ? 0 : -1;
+}
+
 /* A block per row and head of n elements; y may be x: each thread writes what
  * it read itself.  f32 sums of a thread's own squares, then f64. */
 __global__ void rmsnorm_kernel(struct view x, const float *w, uint32_t n,
-			       double eps, struct view y)
+			       double eps, struct view y, __half *y16)
 {
 	__shared__ double part[THREADS / 32];
 	const float *in;
 	float *out, own = 0, f;
+	size_t at;
 	double sum;
 
 	cu_next();
@@ -124,13 +138,20 @@ __global__ void rmsnorm_kernel(struct view x, const float *w, uint32_t n,
 	for (uint32_t i = 0; i < THREADS / 32; i++)
 		sum += part[i];
 	f = (float)(1 / sqrt(sum / n + eps));
-	for (uint32_t c = threadIdx.x; c < n; c += THREADS)
-		out[c] = in[c] * f * w[c];
+	at = blockIdx.x * (size_t)y.cols + (size_t)blockIdx.y * n;
+	for (uint32_t c = threadIdx.x; c < n; c += THREADS) {
+		float v = in[c] * f * w[c];
+
+		out[c] = v;
+		if (y16)
+			y16[at + c] = cu_half(v);
+	}
 }
 
 int cu_rmsnorm(struct be *be, const struct be_mat *x, const struct be_mat *w,
 	       double eps, struct be_mat *y, struct err *err)
 {
+	__half *y16 = NULL;
 	struct cu_dim d;
 
 	if (be_shape_rmsnorm(x, w, y, err))
@@ -139,8 +160,12 @@ int cu_rmsnorm(struct be *be, const struct be_mat *x, const struct be_mat *w,
 		return err_set(err, ERR_UNSUP, "rmsnorm: %u heads in a row",
 			       x->cols / w->cols);
 	d = { dim3(x->rows, x->cols / w->cols), dim3(THREADS), 0 };
+	cu_wrote(be, y);
+	/* a norm over the row feeds linears, one over heads does not */
+	if (x->cols == w->cols && x->rows && also_16(be, y, &y16, err))
+		return -1;
 	return cu_launch(be, "rmsnorm", d, err, rmsnorm_kernel, view_of(x),
-			 (const float *)w->p, w->cols, eps, view_of(y));
+			 (const float *)w->p, w->cols, eps, view_of(y), y16);
 }
 
 /* One thread per pair (i, i + h) of a head. */
@@ -172,6 +197,7 @@ int cu_rope(struct be *be, struct be_mat *x, const struct be_rope *r,
 
 	if (be_shape_rope(x, r, err))
 		return -1;
+	cu_wrote(be, x);
 	d.grid.x = cu_div_up(x->cols / 2, THREADS);
 	return cu_launch(be, "rope", d, err, rope_kernel, view_of(x),
 			 (const float *)r->cos->p, (const float *)r->sin->p,
@@ -179,7 +205,8 @@ int cu_rope(struct be *be, struct be_mat *x, const struct be_rope *r,
 			 r->head_dim / 2);
 }
 
-__global__ void swiglu_kernel(struct view gate, struct view up, struct view y)
+__global__ void swiglu_kernel(struct view gate, struct view up, struct view y,
+			      __half *y16)
 {
 	uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
 
@@ -190,17 +217,26 @@ __global__ void swiglu_kernel(struct view gate, struct view up, struct view y)
 	for EACH_ROW(r, y) {
 		float g = gate.p[r * gate.ld + c], u = up.p[r * up.ld + c];
 
-		y.p[r * y.ld + c] = g / (1 + expf(-g)) * u;
+		float v = g / (1 + expf(-g)) * u;
+
+		y.p[r * y.ld + c] = v;
+		if (y16)
+			y16[(size_t)r * y.cols + c] = cu_half(v);
 	}
 }
 
 int cu_swiglu(struct be *be, const struct be_mat *gate, const struct be_mat *up,
 	      struct be_mat *y, struct err *err)
 {
+	__half *y16;
+
 	if (be_shape_swiglu(gate, up, y, err))
 		return -1;
+	cu_wrote(be, y);
+	if (also_16(be, y, &y16, err))
+		return -1;
 	return cu_launch(be, "swiglu", over(y), err, swiglu_kernel,
-			 view_of(gate), view_of(up), view_of(y));
+			 view_of(gate), view_of(up), view_of(y), y16);
 }
 
 __global__ void add_kernel(struct view x, struct view y)
@@ -220,6 +256,7 @@ int cu_add(struct be *be, struct be_mat *x, const struct be_mat *y,
 {
 	if (be_shape_add(x, y, err))
 		return -1;
+	cu_wrote(be, x);
 	return cu_launch(be, "add", over(x), err, add_kernel, view_of(x),
 			 view_of(y));
 }

@@ -384,7 +384,7 @@ static int gemm_16(struct be *be, const struct be_gemm *g, struct err *err)
 			       g->a->cols, NULL, NULL };
 	void *p;
 
-	if (cu_scratch_get(be, CU_X16, n * (bf ? 4 : 2), &p, err))
+	if (cu_scratch_get(be, CU_DENSE, n * (bf ? 4 : 2), &p, err))
 		return -1;
 	s.hi = (uint16_t *)p;
 	s.lo = bf ? s.hi + n : NULL;
@@ -437,6 +437,7 @@ int cu_gemm(struct be *be, const struct be_gemm *g, struct err *err)
 		return -1;
 	if (!g->c->rows || !g->c->cols)
 		return 0;
+	cu_wrote(be, g->c);
 	if (g->trans_b && g->c->rows <= 8)
 		return by_dots(be, g, err);
 	if (!large(g->c->rows, g->c->cols, g->a->cols))

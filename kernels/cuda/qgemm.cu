@@ -18,12 +18,12 @@
 /* ---- 9..64 rows ---- */
 
 template <int BITS, int UNIT, int NT>
-__global__ void __launch_bounds__(512, 1)
+__global__ void __launch_bounds__(NT < 8 ? 512 : 256, 1)
 qgemm_kernel(const struct qmma_arg a)
 {
 	extern __shared__ float red[];
 
-	qmma_body<BITS, UNIT, NT, 2, __half>(a, red);
+	qmma_body<BITS, UNIT, NT, 2>(a, red);
 }
 
 typedef void (*kernel_fn)(const struct qmma_arg);
@@ -51,8 +51,9 @@ int cu_qgemm_few(struct be *be, const struct qmma_arg *a, uint32_t unit,
 		 struct err *err)
 {
 	int nt = a->m <= 16 ? 2 : a->m <= 32 ? 4 : 8;
-	struct cu_dim d = { dim3((a->strips + 1) / 2), dim3(512),
-			    qmma_smem(8, 2, nt) };
+	int kw = nt < 8 ? 8 : 4;
+	struct cu_dim d = { dim3((a->strips + 1) / 2), dim3(kw * 64),
+			    qmma_smem(kw, 2, nt) };
 	kernel_fn fn = nt == 2 ? by_unit<2>(unit, a->bits)
 		     : nt == 4 ? by_unit<4>(unit, a->bits)
 			       : by_unit<8>(unit, a->bits);
@@ -76,31 +77,22 @@ __global__ void x16_kernel(const float *x, size_t ld, uint32_t m, uint32_t k,
 		out[(size_t)r * k + c] = cu_half(x[r * ld + from]);
 }
 
-__global__ void zero_kernel(__half *out, size_t n)
-{
-	size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-
-	cu_next();
-	cu_wait();
-	if (i < n)
-		out[i] = __ushort_as_half(0);
-}
-
 int cu_x16(struct be *be, const struct be_mat *x, const uint32_t *perm,
-	   uint32_t rows, __half *out, struct err *err)
+	   uint64_t order, const __half **out, struct err *err)
 {
 	struct cu_dim d = { dim3(cu_div_up(x->cols, 256),
 				 x->rows < 65535 ? x->rows : 65535),
 			    dim3(256), 0 };
-	size_t rest = (size_t)(rows - x->rows) * x->cols;
+	__half *to;
 
-	if (rest && cu_launch(be, "qgemm", { dim3(cu_div_up(rest, 256)),
-					     dim3(256), 0 },
-			      err, zero_kernel,
-			      out + (size_t)x->rows * x->cols, rest))
-		return -1;
-	return cu_launch(be, "qgemm", d, err, x16_kernel, (const float *)x->p,
-			 (size_t)x->ld, x->rows, x->cols, perm, out);
+	*out = cu_x16_find(be, x, order);
+	if (*out)
+		return 0;
+	to = cu_x16_room(be, x, order, err);
+	*out = to;
+	return to ? cu_launch(be, "qgemm", d, err, x16_kernel,
+			      (const float *)x->p, (size_t)x->ld, x->rows,
+			      x->cols, perm, to) : -1;
 }
 
 /* ---- the weight as f16 ---- */
@@ -215,7 +207,9 @@ __global__ void generic_kernel(const struct generic_arg a)
 	for (uint32_t k = lane; k < a.k; k += 32) {
 		size_t g = (size_t)n * a.groups + a.group_of[k];
 		float q = a.code[(size_t)n * a.k + k];
-		float w = a.offset ? a.scale[g] * q - a.zero[g]
+		/* rounded as the definition of a weight rounds */
+		float w = a.offset ? __fsub_rn(__fmul_rn(a.scale[g], q),
+					       a.zero[g])
 				   : a.scale[g] * (q - a.zero[g]);
 
 #pragma unroll
@@ -269,40 +263,38 @@ const char *cu_qw_kernel(const struct be *be, const struct be_qw *w, uint32_t m)
 static int run_dense(struct be *be, const struct be_mat *x,
 		     const struct be_qw *w, struct be_mat *y, struct err *err)
 {
-	void *x16, *w16;
+	const __half *x16;
+	void *w16;
 
-	if (cu_scratch_get(be, CU_X16, (size_t)x->rows * x->cols * 2, &x16,
-			   err) ||
+	if (cu_x16(be, x, w->perm, w->order, &x16, err) ||
 	    cu_scratch_get(be, CU_DENSE,
 			   (size_t)w->spec.out * w->spec.in * 2, &w16, err) ||
-	    cu_x16(be, x, w->perm, x->rows, (__half *)x16, err) ||
 	    cu_dequant(be, w, (__half *)w16, err))
 		return -1;
-	return cu_gemm_f16(be, (const __half *)x16, (const __half *)w16, y,
-			   w->spec.in, err);
+	return cu_gemm_f16(be, x16, (const __half *)w16, y, w->spec.in, err);
 }
 
 /* At most 64 rows. */
 static int run_mma(struct be *be, const struct be_mat *x, const struct be_qw *w,
 		   struct be_mat *y, struct err *err)
 {
-	uint32_t m = x->rows;
-	uint32_t pad = m <= 8 ? 8 : m <= 16 ? 16 : m <= 32 ? 32 : 64;
-	struct qmma_arg a = { w->word, w->scale, w->zero, x->p, (float *)y->p,
-			      x->ld, y->ld, m, w->spec.out, w->strips,
+	struct qmma_arg a = { w->word, w->scale, w->zero, NULL, (float *)y->p,
+			      x->cols, y->ld, x->rows, w->spec.out, w->strips,
 			      w->chunks, w->units, w->bf16, w->spec.bits };
-	void *x16;
 
-	/* as it is, when rows start on 16 bytes and in order */
-	if (m <= 8 && !w->perm && (uintptr_t)x->p % 16 == 0 && x->ld % 4 == 0)
-		return cu_qgemv(be, &a, w->unit, 1, err);
-	if (cu_scratch_get(be, CU_X16, (size_t)pad * x->cols * 2, &x16, err) ||
-	    cu_x16(be, x, w->perm, pad, (__half *)x16, err))
+	if (cu_x16(be, x, w->perm, w->order, &a.x, err))
 		return -1;
-	a.x = x16;
-	a.ldx = x->cols;
-	return m <= 8 ? cu_qgemv(be, &a, w->unit, 0, err)
-		      : cu_qgemm_few(be, &a, w->unit, err);
+	return x->rows <= 8 ? cu_qgemv(be, &a, w->unit, err)
+			    : cu_qgemm_few(be, &a, w->unit, err);
+}
+
+static struct be_mat rows_of(const struct be_mat *m, uint32_t r, uint32_t n)
+{
+	struct be_mat v = *m;
+
+	v.p = (float *)m->p + (size_t)r * m->ld;
+	v.rows = n;
+	return v;
 }
 
 int cu_qgemm(struct be *be, const struct be_mat *x, const struct be_qw *w,
@@ -312,13 +304,14 @@ int cu_qgemm(struct be *be, const struct be_mat *x, const struct be_qw *w,
 		return -1;
 	if (!x->rows)
 		return 0;
+	cu_wrote(be, y);
 	if (w->why)
 		return run_generic(be, x, w, y, err);
 	if (x->rows >= DENSE_FROM && cu_blas_there(be))
 		return run_dense(be, x, w, y, err);
 	for (uint32_t r = 0; r < x->rows; r += 64) {
 		uint32_t n = x->rows - r < 64 ? x->rows - r : 64;
-		struct be_mat xr = be_rows(x, r, n), yr = be_rows(y, r, n);
+		struct be_mat xr = rows_of(x, r, n), yr = rows_of(y, r, n);
 
 		if (run_mma(be, &xr, w, &yr, err))
 			return -1;

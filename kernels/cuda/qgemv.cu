@@ -9,32 +9,32 @@
  * there, and 8 elsewhere; the choice depends on the shape alone. */
 #include "qw.cuh"
 
-template <int BITS, int UNIT, class XT>
+template <int BITS, int UNIT>
 __global__ void __launch_bounds__(512, BITS == 8 ? 1 : 2)
 qgemv_kernel(const struct qmma_arg a)
 {
 	extern __shared__ float red[];
 
-	qmma_body<BITS, UNIT, 1, 1, XT>(a, red);
+	qmma_body<BITS, UNIT, 1, 1>(a, red);
 }
 
 typedef void (*kernel_fn)(const struct qmma_arg);
 
-template <int UNIT, class XT> static kernel_fn by_bits(int bits)
+template <int UNIT> static kernel_fn by_bits(int bits)
 {
 	switch (bits) {
 	case 2:
-		return qgemv_kernel<2, UNIT, XT>;
+		return qgemv_kernel<2, UNIT>;
 	case 3:
-		return qgemv_kernel<3, UNIT, XT>;
+		return qgemv_kernel<3, UNIT>;
 	case 4:
-		return qgemv_kernel<4, UNIT, XT>;
+		return qgemv_kernel<4, UNIT>;
 	default:
-		return qgemv_kernel<8, UNIT, XT>;
+		return qgemv_kernel<8, UNIT>;
 	}
 }
 
-int cu_qgemv(struct be *be, const struct qmma_arg *a, uint32_t unit, int f32,
+int cu_qgemv(struct be *be, const struct qmma_arg *a, uint32_t unit,
 	     struct err *err)
 {
 	/* 264: two strips for each multiprocessor of the H200, the shape up to
@@ -42,11 +42,8 @@ int cu_qgemv(struct be *be, const struct qmma_arg *a, uint32_t unit, int f32,
 	int kw = a->strips <= 264 ? 16 : 8;
 	struct cu_dim d = { dim3(a->strips), dim3(kw * 32),
 			    qmma_smem(kw, 1, 1) };
-	kernel_fn fn = unit == 128
-		? (f32 ? by_bits<128, float>(a->bits)
-		       : by_bits<128, __half>(a->bits))
-		: (f32 ? by_bits<32, float>(a->bits)
-		       : by_bits<32, __half>(a->bits));
+	kernel_fn fn = unit == 128 ? by_bits<128>(a->bits)
+				   : by_bits<32>(a->bits);
 
 	return cu_launch(be, "qgemv", d, err, fn, *a);
 }

@@ -222,6 +222,17 @@ static size_t round64(size_t n)
 	return (n + 63) / 64 * 64;
 }
 
+/* FNV-1a over the order of inputs, never 0: layers with one order share their
+ * gathered activations. */
+static uint64_t hash(const uint32_t *perm, uint32_t n)
+{
+	uint64_t h = 0xcbf29ce484222325u;
+
+	for (uint32_t i = 0; i < n; i++)
+		h = (h ^ perm[i]) * 0x100000001b3u;
+	return h ? h : 1;
+}
+
 /* The mma layout; perm is NULL where inputs are in order. */
 static int make_mma(struct be *be, const struct ql *ql, const uint32_t *perm,
 		    struct be_qw *w, struct err *err)
@@ -250,8 +261,10 @@ static int make_mma(struct be *be, const struct ql *ql, const uint32_t *perm,
 		w->zero = (uint32_t *)p;
 		p += pairs;
 	}
-	if (perm)
+	if (perm) {
 		w->perm = (uint32_t *)p;
+		w->order = hash(perm, s->in);
+	}
 	host = (uint32_t *)malloc(pairs);
 	if (!host) {
 		err_set(err, ERR_RESOURCE, "not enough memory: %zu bytes",

@@ -42,6 +42,7 @@ struct be_qw {
 	uint32_t *scale;   /* pairs of f16 or bf16 */
 	uint32_t *zero;    /* pairs of f16; NULL: all are 2^(bits-1) */
 	uint32_t *perm;    /* [in]: column c takes x[perm[c]]; NULL: c */
+	uint64_t order;    /* a hash of perm; 0: none */
 	int bf16;          /* scales are */
 
 	uint8_t *code;     /* generic: the neutral layer as it is */
@@ -217,23 +218,9 @@ __device__ __forceinline__ float2 scales(uint32_t pair, int bf16)
 	return __half22float2(as_half2(pair));
 }
 
-/* Eight activations of a row as halves. */
-__device__ __forceinline__ uint4 x_load(const __half *p)
-{
-	return *(const uint4 *)p;
-}
-
 __device__ __forceinline__ uint32_t x_pair(float a, float b)
 {
 	return as_u32(__halves2half2(cu_half(a), cu_half(b)));
-}
-
-__device__ __forceinline__ uint4 x_load(const float *p)
-{
-	float4 a = *(const float4 *)p, b = *(const float4 *)(p + 4);
-
-	return make_uint4(x_pair(a.x, a.y), x_pair(a.z, a.w),
-			  x_pair(b.x, b.y), x_pair(b.z, b.w));
 }
 
 /* ---- the kernel of few rows ----
@@ -243,14 +230,15 @@ __device__ __forceinline__ uint4 x_load(const float *p)
  * way before the activations are waited for. */
 struct qmma_arg {
 	const uint32_t *word, *scale, *zero;
-	const void *x;     /* [8 NT][k], rows ldx apart, 16-byte aligned */
+	const __half *x;   /* [8 NT][k], rows ldx apart, 16-byte aligned;
+			      what rows from m on hold does not matter */
 	float *y;          /* [m][n], rows ldy apart */
 	size_t ldx, ldy;
 	uint32_t m, n, strips, chunks, units;
 	int bf16, bits;
 };
 
-template <int BITS, int UNIT, int NT, int SB, class XT>
+template <int BITS, int UNIT, int NT, int SB>
 __device__ __forceinline__ void qmma_body(const struct qmma_arg &a, float *red)
 {
 	/* chunks per step, units per step, chunks on their way */
@@ -301,9 +289,9 @@ __device__ __forceinline__ void qmma_body(const struct qmma_arg &a, float *red)
 		}
 	cu_next();
 	cu_wait();
-	const XT *xp = (const XT *)a.x + (size_t)g * a.ldx + t * 8;
-	/* rows that are not there are not read; f16 rows are padded */
-	const bool live = sizeof(XT) == 2 || (uint32_t)g < a.m;
+	const __half *xp = a.x + (size_t)g * a.ldx + t * 8;
+	/* the rows of a single tile are read only where they are */
+	const bool live = NT > 1 || (uint32_t)g < a.m;
 
 	for (uint32_t c = c0; c < c1; c += D) {
 #pragma unroll
@@ -335,8 +323,8 @@ __device__ __forceinline__ void qmma_body(const struct qmma_arg &a, float *red)
 						uint4 x = {};
 
 						if (live)
-							x = x_load(xp +
-							    (size_t)n * 8 *
+							x = *(const uint4 *)(
+							    xp + (size_t)n * 8 *
 							    a.ldx +
 							    (size_t)cc * 64 +
 							    h * 32);
@@ -412,18 +400,18 @@ static inline size_t qmma_smem(int kw, int sb, int nt)
 	return (size_t)(kw / 2) * sb * nt * 128 * sizeof(float);
 }
 
-/* Up to 8 rows; x f16 padded to 8 rows, or F32 as it is. */
-int cu_qgemv(struct be *be, const struct qmma_arg *a, uint32_t unit, int f32,
+/* Up to 8 rows. */
+int cu_qgemv(struct be *be, const struct qmma_arg *a, uint32_t unit,
 	     struct err *err);
-/* Up to 64 rows, x f16 padded to 16, 32 or 64 rows. */
+/* Up to 64 rows. */
 int cu_qgemm_few(struct be *be, const struct qmma_arg *a, uint32_t unit,
 		 struct err *err);
 /* The weight as f16 [out][in], columns in the order of perm. */
 int cu_dequant(struct be *be, const struct be_qw *w, __half *out,
 	       struct err *err);
-/* x [m][in] as f16 [rows][in], columns in the order of perm (may be NULL),
- * rows beyond m zero. */
+/* x as f16 [rows][in], columns in the order of perm (may be NULL), whose hash
+ * is `order`; made when the last one made is another. */
 int cu_x16(struct be *be, const struct be_mat *x, const uint32_t *perm,
-	   uint32_t rows, __half *out, struct err *err);
+	   uint64_t order, const __half **out, struct err *err);
 
 #endif

@@ -224,6 +224,8 @@ int cu_sweep(struct be *be, const struct be_sweep *s, struct err *err)
 		return -1;
 	if (!n || !s->w->rows)
 		return 0;
+	cu_wrote(be, s->w);
+	cu_wrote(be, s->err);
 	if (cu_scratch_get(be, CU_SMALL, n * sizeof(uint32_t), &group, err))
 		return -1;
 	CU_TRY(cudaMemcpyAsync(group, s->group, n * sizeof(uint32_t),

@@ -35,6 +35,11 @@ float kit_normal(struct kit *k)
 	return (float)sum;
 }
 
+uint32_t kit_count(const struct kit *k, uint32_t n)
+{
+	return k->quick ? n / 6 + 1 : n;
+}
+
 void kit_fail(struct kit *k, const char *fmt, ...)
 {
 	va_list ap;

@@ -17,6 +17,9 @@ struct kit {
 	char name[96];      /* "cpu avx2, 2 threads" */
 	int host;           /* device memory is plain memory */
 	int exact;          /* grid and sweep must equal bit for bit */
+	int half;           /* qgemm, and gemm by 16-bit matrices, may round
+			       activations and weights to f16 */
+	int quick;          /* a sixth of the random cases */
 	int back;           /* arrays end at the guard page */
 	uint64_t rng;
 	uint64_t hash;      /* of all results: equal for all threads */
@@ -42,6 +45,9 @@ uint32_t kit_below(struct kit *k, uint32_t n);
 float kit_normal(struct kit *k); /* about N(0, 1) */
 #define KIT_PICK(k, list) \
 	((list)[kit_below((k), sizeof(list) / sizeof((list)[0]))])
+
+/* How many random cases of n to run. */
+uint32_t kit_count(const struct kit *k, uint32_t n);
 
 /* Count and print a failure. */
 void kit_fail(struct kit *k, const char *fmt, ...)
@@ -84,6 +90,7 @@ void kit_refusals(struct kit *k);
 /* The reference against what is known otherwise. */
 void kit_anchors(struct kit *k);
 /* Speeds, to standard output. */
-int kit_bench(const char *device, const char *kernel, uint32_t threads);
+int kit_bench(const char *device, const char *kernel, uint32_t threads,
+	      const char *only);
 
 #endif

@@ -12,7 +12,7 @@ static const uint32_t counts[] = { 1, 1, 2, 3, 5, 16, 40 };
 static void test_gather(struct kit *k)
 {
 	k->what = "gather";
-	for (int i = 0; i < 20; i++) {
+	for (uint32_t i = 0; i < kit_count(k, 20); i++) {
 		uint32_t rows = KIT_PICK(k, counts), from = KIT_PICK(k, widths);
 		uint32_t to = KIT_PICK(k, widths);
 		struct arr x = arr_mat(k, rows, from, kit_below(k, 3), DT_F32);
@@ -43,7 +43,7 @@ static void test_embed(struct kit *k)
 	static const enum dtype types[] = { DT_F32, DT_F16, DT_BF16 };
 
 	k->what = "embed";
-	for (uint32_t i = 0; i < 30; i++) {
+	for (uint32_t i = 0; i < kit_count(k, 30); i++) {
 		uint32_t rows = KIT_PICK(k, counts), cols = KIT_PICK(k, widths);
 		struct arr t = arr_mat(k, 50, cols, kit_below(k, 3),
 				       types[i % 3]);
@@ -82,7 +82,7 @@ static double *own_mag(const struct arr *a, double floor)
 static void test_rmsnorm(struct kit *k)
 {
 	k->what = "rmsnorm";
-	for (uint32_t i = 0; i < 40; i++) {
+	for (uint32_t i = 0; i < kit_count(k, 40); i++) {
 		uint32_t rows = KIT_PICK(k, counts), n = KIT_PICK(k, widths);
 		uint32_t heads = i % 3 ? 1 : 1 + kit_below(k, 4);
 		uint32_t pad = kit_below(k, 3);
@@ -121,7 +121,7 @@ static void test_rope(struct kit *k)
 	static const uint32_t dims[] = { 2, 4, 6, 16, 32, 64, 80, 128 };
 
 	k->what = "rope";
-	for (int i = 0; i < 20; i++) {
+	for (uint32_t i = 0; i < kit_count(k, 20); i++) {
 		uint32_t rows = KIT_PICK(k, counts), dim = KIT_PICK(k, dims);
 		uint32_t heads = 1 + kit_below(k, 4);
 		struct arr x = arr_mat(k, rows, dim * heads, kit_below(k, 3),
@@ -157,7 +157,7 @@ static void test_rope(struct kit *k)
 /* swiglu and add; y may be one of the operands. */
 static void test_pairs(struct kit *k)
 {
-	for (uint32_t i = 0; i < 48; i++) {
+	for (uint32_t i = 0; i < kit_count(k, 48); i++) {
 		uint32_t rows = KIT_PICK(k, counts), cols = KIT_PICK(k, widths);
 		uint32_t which = i % 4;
 		struct arr a = arr_mat(k, rows, cols, kit_below(k, 3), DT_F32);
@@ -254,7 +254,7 @@ static void test_attend(struct kit *k)
 	};
 
 	k->what = "attend";
-	for (uint32_t i = 0; i < 50; i++) {
+	for (uint32_t i = 0; i < kit_count(k, 50); i++) {
 		const uint32_t *h = KIT_PICK(k, heads);
 		uint32_t s[5] = { h[0], h[1], KIT_PICK(k, dims),
 				  KIT_PICK(k, firsts), KIT_PICK(k, counts) };
