@@ -49,11 +49,14 @@ UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(UNIT_SRC))
 APPLETS  := quantize inspect repack verify run
 LINKS    := $(APPLETS:%=$(BUILD)/gptq-%)
 
-# The GPU plug-in is built where nvcc is, unless CUDA=0.
+# The GPU plug-in: with CUDA=1, as it takes nvcc and, for all CUDA_ARCHS, many
+# minutes.  The last of them is also kept as PTX, for devices to come.
 NVCC ?= nvcc
+CUDA_ARCHS ?= 75 80 86 89 90a 100 120
+CUDA_BUILD ?= build/cuda
 HAVE_NVCC := $(shell command -v $(NVCC) 2>/dev/null)
 CUDA_SRC := $(sort $(wildcard kernels/cuda/*.cu))
-ifneq ($(CUDA),0)
+ifeq ($(CUDA),1)
 ifneq ($(CUDA_SRC),)
 ifneq ($(HAVE_NVCC),)
 PLUGIN := $(BUILD)/gptq-cuda.so
@@ -75,8 +78,8 @@ ifeq ($(CUDA),1)
 		$(CUDA_SRC),no $(NVCC) on the PATH,kernels/cuda has no sources)" >&2
 	@exit 1
 else
-	@echo "note: the GPU plug-in is left out ($(if $(filter \
-		0,$(CUDA)),CUDA=0,$(if $(CUDA_SRC),no nvcc,no sources)))"
+	@echo "note: the GPU plug-in is left out ($(if \
+		$(HAVE_NVCC),CUDA=1 builds it,no nvcc))"
 endif
 endif
 
@@ -108,6 +111,39 @@ $(BUILD)/obj/%_avx512.o: FILE_FLAGS := -mavx512f -mavx512bw -mavx512vl \
 	-mavx512dq -mavx2 -mfma -mf16c
 $(BUILD)/obj/kernels/cpu/ref.o: FILE_FLAGS := -ffp-contract=off
 $(BUILD)/obj/kernels/tile.o: FILE_FLAGS := -fopenmp
+
+# The plug-in is the same in every mode, so its objects are shared.  It does
+# not link the library: errors and the checks of shapes are compiled into it.
+CUDA_C := libfmt/base/err.c libfmt/base/mem.c kernels/shape.c
+CUDA_OBJ := $(CUDA_SRC:%.cu=$(CUDA_BUILD)/%.o) $(CUDA_C:%.c=$(CUDA_BUILD)/%.o)
+GENCODE := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
+	$(foreach a,$(lastword $(CUDA_ARCHS)),-gencode \
+	arch=compute_$a,code=compute_$a)
+NVCCFLAGS := -std=c++17 -O3 $(GENCODE) $(if $(WERROR),-Werror all-warnings) \
+	-Xcompiler -fPIC,-Wall,-Wextra,-Wno-missing-field-initializers
+
+$(BUILD)/gptq-cuda.so: $(CUDA_OBJ) kernels/cuda/plugin.map
+	@mkdir -p $(@D)
+	@echo "  NVLINK  $@"
+	$(Q)$(NVCC) -shared -cudart static $(GENCODE) -o $@ $(CUDA_OBJ) \
+		-Xlinker --version-script=kernels/cuda/plugin.map \
+		-Xlinker -z -Xlinker defs -ldl
+
+$(CUDA_BUILD)/%.o: %.cu $(CUDA_BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "  NVCC    $<"
+	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+
+$(CUDA_BUILD)/%.o: %.c $(CUDA_BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "  CC      $< (plug-in)"
+	$(Q)$(CC) $(ALL_CPPFLAGS) -std=c11 $(WARN) -O2 -g -fPIC \
+		-fvisibility=hidden -MMD -MP -c -o $@ $<
+
+$(CUDA_BUILD)/flags: force
+	@mkdir -p $(@D)
+	@echo '$(NVCC) $(NVCCFLAGS)' | cmp -s - $@ || \
+		echo '$(NVCC) $(NVCCFLAGS)' > $@
 
 # Rebuild when the compiler or a flag changes.
 STAMP := $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS)
@@ -224,5 +260,6 @@ help:
 	@echo
 	@echo "MODE=release|debug|asan|tsan  CUDA=0|1  CC=clang  V=1  WERROR=1"
 
+-include $(CUDA_OBJ:.o=.d)
 -include $(LIB_OBJ:.o=.d) $(TOOL_OBJ:.o=.d) \
 	$(patsubst %.c,$(BUILD)/obj/%.d,$(UNIT_SRC) $(KERNEL_SRC) $(FUZZ_SRC))
