@@ -214,8 +214,8 @@ int be_select(const char *device, uint32_t threads, const char *kernel,
 	*be = NULL;
 	if (!be_device_valid(device))
 		return err_set(err, ERR_USAGE,
-			       "no device \"%s\" (auto, cpu, cuda, cuda:N, ref)",
-			       device);
+			       "no device \"%s\" (auto, cpu, cuda, cuda:N, "
+			       "ref)", device);
 	if (index > -2) {
 		if (!open_cuda(index, how.threads, kernel, api, be, &gpu)) {
 			say(why, device, *api, *be, NULL);

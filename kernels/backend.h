@@ -8,8 +8,8 @@
  * the device's.  X is [tokens][features], a weight W is [out][in], so a linear
  * is Y = X * W^T.  "act" below means the backend's activation type (f32 on the
  * CPU).  Pointers inside the argument structs are device memory unless said
- * otherwise.  Only put and get wait for the device; all else is in the order of the
- * calls.  One thread drives one struct be.
+ * otherwise.  Only put and get wait for the device; all else is in the order of
+ * the calls.  One thread drives one struct be.
  *
  * Every operation has a plain scalar version in cpu/ref.c that accumulates in
  * double: it is the definition.  Results do not depend on the number of

@@ -250,7 +250,7 @@ int cpu_attend(struct be *be, const struct be_attend *a, struct err *err)
 {
 	struct job j = { .be = be, .a = a, .pieces = 1 };
 	size_t rows, own, all = 0;
-	uint32_t runs, seen;
+	uint32_t runs, seen, threads;
 
 	if (be_shape_attend(a, err))
 		return -1;
@@ -270,8 +270,9 @@ int cpu_attend(struct be *be, const struct be_attend *a, struct err *err)
 	      (rows + a->head_dim) * (size_t)CHUNK;
 	if (cpu_scratch(be, own * sizeof(float), all * sizeof(float), err))
 		return -1;
-	tile_run(be->threads, runs * a->kv_heads * j.pieces, attend_tile, &j);
+	threads = cpu_threads(be, (uint64_t)a->q->rows * seen * a->q->cols);
+	tile_run(threads, runs * a->kv_heads * j.pieces, attend_tile, &j);
 	if (j.pieces > 1)
-		tile_run(be->threads, a->kv_heads, merge_tile, &j);
+		tile_run(threads, a->kv_heads, merge_tile, &j);
 	return 0;
 }

@@ -196,6 +196,13 @@ struct be {
 	char describe[64];
 };
 
+/* Threads for so many multiply-adds or elements: one when starting others
+ * takes longer than the work.  By the shape alone, as all else. */
+static inline uint32_t cpu_threads(const struct be *be, uint64_t work)
+{
+	return work < 65536 ? 1 : be->threads;
+}
+
 /* Make sure of this much scratch.  What has to grow moves and loses what it
  * held; the other (0: not needed) stays. */
 int cpu_scratch(struct be *be, size_t own, size_t all, struct err *err);

@@ -125,8 +125,9 @@ static void wide_tile(void *ctx, uint32_t tile)
 	float *scratch = piece + (size_t)CPU_WIDE_N * CPU_WIDE_K;
 	uint32_t n0 = tile * CPU_WIDE_N, n = least(CPU_WIDE_N, w->n - n0);
 	struct cpu_dot d = {
-		.w = piece, .w_ld = w->w_ld, .type = DT_F32, .x_ld = w->x_ld, .y = w->y + n0,
-		.y_ld = w->y_ld, .m = w->m, .n = n, .alpha = w->alpha,
+		.w = piece, .w_ld = w->w_ld, .type = DT_F32,
+		.x_ld = w->x_ld, .y = w->y + n0, .y_ld = w->y_ld,
+		.m = w->m, .n = n, .alpha = w->alpha,
 	};
 
 	for (uint32_t k0 = 0; k0 < w->k; k0 += CPU_WIDE_K) {

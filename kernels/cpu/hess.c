@@ -256,6 +256,8 @@ static int chol_diagonal(const struct chol *c, struct err *err)
 
 static int chol_run(struct chol *c, struct err *err)
 {
+	const uint32_t threads = c->be->blas_threads;
+
 	for (c->k = 0; c->k < c->n; c->k += SIDE) {
 		uint32_t left;
 
@@ -264,9 +266,8 @@ static int chol_run(struct chol *c, struct err *err)
 		if (c->n - c->k <= SIDE)
 			break;
 		left = tiles_of(c->n - c->k - SIDE, SIDE);
-		tile_run(c->be->blas_threads, left, chol_panel, c);
-		tile_run(c->be->blas_threads, left * (left + 1) / 2, chol_update,
-			 c);
+		tile_run(threads, left, chol_panel, c);
+		tile_run(threads, left * (left + 1) / 2, chol_update, c);
 	}
 	return 0;
 }

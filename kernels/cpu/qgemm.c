@@ -133,7 +133,7 @@ struct pack {
 	const struct ql *ql;
 	const struct plan *plan;
 	struct be_qw *w;
-	const uint32_t *map;
+	int identity; /* slots are the inputs */
 };
 
 static void put_grid(const struct pack *p, size_t to, size_t from)
@@ -174,16 +174,17 @@ static void pack_row(const struct pack *p, uint32_t n, uint32_t *code)
 {
 	const struct be_qw *w = p->w;
 	const uint32_t words = cpu_block_words(w->bits);
-	const uint32_t steps = cpu_word_steps(w->bits);
-	const uint32_t per = cpu_block_steps(w->bits) / steps;
-	const uint8_t *in = p->ql->code + (size_t)n * w->in;
-	const uint32_t *map = p->map;
-	uint8_t run[16 * CPU_LANES];
+	const uint32_t slots = cpu_word_steps(w->bits) * CPU_LANES;
+	const uint32_t per = cpu_block_steps(w->bits) * CPU_LANES / slots;
+	const uint8_t *in = p->ql->code + (size_t)n * w->in, *run;
+	const uint32_t *map = w->map;
+	uint8_t sorted[16 * CPU_LANES];
 
 	for (uint32_t b = 0; b < w->blocks; b++, code += CPU_ROWS * words)
-		for (uint32_t i = 0; i < per; i++) {
-			for (uint32_t s = 0; s < steps * CPU_LANES; s++, map++)
-				run[s] = *map == CPU_PAD ? 0 : in[*map];
+		for (uint32_t i = 0; i < per; i++, map += slots) {
+			run = p->identity ? in + *map : sorted;
+			for (uint32_t s = 0; !p->identity && s < slots; s++)
+				sorted[s] = map[s] == CPU_PAD ? 0 : in[map[s]];
 			pack_word(w, run, i, code);
 		}
 }
@@ -194,7 +195,8 @@ static void pack_tile(void *ctx, uint32_t tile)
 	const struct pack *p = ctx;
 	const struct be_qw *w = p->w;
 	const size_t words = cpu_block_words(w->bits);
-	const size_t row_words = words * w->blocks, elem = be_elem(w->grid_type);
+	const size_t row_words = words * w->blocks;
+	const size_t elem = be_elem(w->grid_type);
 	const size_t grid = (size_t)tile * CPU_ROWS * w->groups;
 	uint32_t *code = w->code + tile * CPU_ROWS * row_words;
 
@@ -250,7 +252,7 @@ int cpu_qw_new(struct be *be, const struct ql *ql, struct be_qw **out,
 	const struct ql_spec *s = &ql->spec;
 	size_t grid = (size_t)s->out * s->groups;
 	struct plan plan = { 0 };
-	struct pack pack = { ql, &plan, NULL, NULL };
+	struct pack pack = { ql, &plan, NULL, 0 };
 	struct be_qw *w = NULL;
 	int ret = -1;
 
@@ -275,10 +277,10 @@ int cpu_qw_new(struct be *be, const struct ql *ql, struct be_qw **out,
 		goto out;
 	plan_map(&plan, w, least(s->group_size, s->in));
 	pack.w = w;
-	pack.map = w->map;
+	pack.identity = is_identity(w);
 	tile_run(be->threads, (w->out + CPU_ROWS - 1) / CPU_ROWS, pack_tile,
 		 &pack);
-	if (is_identity(w)) {
+	if (pack.identity) {
 		free(w->map);
 		w->map = NULL;
 	}
@@ -345,7 +347,8 @@ static void qjob_rows(struct qjob *j, const struct be_mat *x,
 	if (!few && !w->map)
 		return;
 	j->x = (struct be_mat){ mem, at[1], w->slots, w->slots, DT_F32 };
-	tile_run(j->be->threads, at[1], slots_tile, j);
+	tile_run(cpu_threads(j->be, (uint64_t)at[1] * w->slots), at[1],
+		 slots_tile, j);
 }
 
 static void qdot_tile(void *ctx, uint32_t tile)

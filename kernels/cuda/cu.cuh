@@ -207,6 +207,20 @@ __device__ __forceinline__ float cu_float(__nv_bfloat16 f)
 	return __bfloat162float(f);
 }
 
+/* Where CU_X16 holds element (r, c) of [m][k].  9 to 64 rows lie in the order
+ * in which mma takes them (qw.cuh): [half chunk][tile of 8 rows][lane] of 8
+ * inputs; all else row by row. */
+__device__ __forceinline__ size_t x16_at(uint32_t m, uint32_t k, uint32_t r,
+					 uint32_t c)
+{
+	uint32_t tiles = m <= 16 ? 2 : m <= 32 ? 4 : 8;
+
+	if (m <= 8 || m > 64)
+		return (size_t)r * k + c;
+	return ((((size_t)(c / 32) * tiles + r / 8) * 8 + r % 8) * 4 +
+		c % 32 / 8) * 8 + c % 8;
+}
+
 static inline uint32_t cu_div_up(uint64_t a, uint64_t b)
 {
 	return (uint32_t)((a + b - 1) / b);

@@ -121,7 +121,6 @@ __global__ void rmsnorm_kernel(struct view x, const float *w, uint32_t n,
 	__shared__ double part[THREADS / 32];
 	const float *in;
 	float *out, own = 0, f;
-	size_t at;
 	double sum;
 
 	cu_next();
@@ -138,13 +137,12 @@ __global__ void rmsnorm_kernel(struct view x, const float *w, uint32_t n,
 	for (uint32_t i = 0; i < THREADS / 32; i++)
 		sum += part[i];
 	f = (float)(1 / sqrt(sum / n + eps));
-	at = blockIdx.x * (size_t)y.cols + (size_t)blockIdx.y * n;
 	for (uint32_t c = threadIdx.x; c < n; c += THREADS) {
 		float v = in[c] * f * w[c];
 
 		out[c] = v;
 		if (y16)
-			y16[at + c] = cu_half(v);
+			y16[x16_at(y.rows, n, blockIdx.x, c)] = cu_half(v);
 	}
 }
 
@@ -221,7 +219,7 @@ __global__ void swiglu_kernel(struct view gate, struct view up, struct view y,
 
 		y.p[r * y.ld + c] = v;
 		if (y16)
-			y16[(size_t)r * y.cols + c] = cu_half(v);
+			y16[x16_at(y.rows, y.cols, r, c)] = cu_half(v);
 	}
 }
 

@@ -15,15 +15,150 @@
 /* Rows from which dequantizing first is faster. */
 #define DENSE_FROM 129u
 
-/* ---- 9..64 rows ---- */
+/* ---- 9..64 rows ----
+ *
+ * What limits is no longer the weight but bringing activations to the tensor
+ * cores: so a warp takes two strips, and the activations lie in the order of
+ * the fragments (x16_at).  The scale goes onto the weights, in f16, times 64
+ * to keep small scales out of the subnormals; the f32 sums are divided by it.
+ * Eight warps share the inputs of two strips. */
+
+#define KW 8
+#define UP 64.f
+
+template <int BITS> struct unit2 {
+	uint32_t s, z; /* scales and zeros of the rows g and g + 8 */
+};
+
+/* code - zero, times the scale: registers of A for the two mma of a half. */
+template <int BITS>
+__device__ __forceinline__ void scaled(const frag<BITS> &f, int h, unit2<BITS> u,
+				       int bf16, uint32_t w[2][4])
+{
+	const zeros<BITS> z(u.z);
+	const float2 s = scales(u.s, bf16);
+	const __half2 lo = __float2half2_rn(s.x * UP);
+	const __half2 hi = __float2half2_rn(s.y * UP);
+
+#pragma unroll
+	for (int j = 0; j < 2; j++) {
+		frag_expand<BITS>(f, 2 * h + j, z, w[j]);
+#pragma unroll
+		for (int p = 0; p < 4; p++)
+			w[j][p] = as_u32(__hmul2(as_half2(w[j][p]),
+						 p % 2 ? hi : lo));
+	}
+}
 
 template <int BITS, int UNIT, int NT>
-__global__ void __launch_bounds__(NT < 8 ? 512 : 256, 1)
+__global__ void __launch_bounds__(KW * 32, 2)
 qgemm_kernel(const struct qmma_arg a)
 {
 	extern __shared__ float red[];
+	/* units of a chunk, at least one; chunks on their way */
+	constexpr int US = UNIT == 128 ? 1 : 2, D = 2;
+	const uint32_t mid = BITS == 2 ? 0x40004000 : BITS == 3 ? 0x44004400
+			   : BITS == 4 ? 0x48004800 : 0x58005800;
+	const int kw = threadIdx.x / 32, lane = threadIdx.x % 32;
+	const int g = lane / 4, t = lane % 4;
+	const uint32_t each = (a.chunks + KW - 1) / KW;
+	const uint32_t c0 = min(kw * each, a.chunks);
+	const uint32_t c1 = min(c0 + each, a.chunks);
+	const uint4 *xp = (const uint4 *)a.x + lane;
+	const uint32_t *wp[2], *sp[2], *zp[2];
+	frag<BITS> q[D][2];
+	unit2<BITS> un[D][2][US];
+	float acc[2][NT][4] = {};
 
-	qmma_body<BITS, UNIT, NT, 2>(a, red);
+#pragma unroll
+	for (int s = 0; s < 2; s++) {
+		/* of an odd number the last is done twice */
+		size_t strip = min(blockIdx.x * 2 + s, a.strips - 1);
+
+		wp[s] = a.word + strip * a.chunks * 32 * BITS;
+		sp[s] = a.scale + strip * a.units * 8 + g;
+		zp[s] = a.zero ? a.zero + strip * a.units * 8 + g : nullptr;
+	}
+	auto load = [&](int d, uint32_t c) {
+#pragma unroll
+		for (int s = 0; s < 2; s++) {
+			q[d][s] = frag_load<BITS>(wp[s] + (size_t)c * 32 * BITS,
+						  lane);
+#pragma unroll
+			for (int u = 0; u < US; u++) {
+				uint32_t at = (US == 1 ? c / 2 : 2 * c + u) * 8;
+
+				un[d][s][u].s = __ldg(sp[s] + at);
+				un[d][s][u].z = zp[s] ? __ldg(zp[s] + at) : mid;
+			}
+		}
+	};
+#pragma unroll
+	for (int d = 0; d < D; d++)
+		if (c0 + d < c1)
+			load(d, c0 + d);
+	cu_next();
+	cu_wait();
+	for (uint32_t c = c0; c < c1; c += D) {
+#pragma unroll
+		for (int d = 0; d < D; d++) {
+			if (c + d >= c1)
+				break;
+			const uint4 *x = xp + (size_t)(c + d) * 2 * NT * 32;
+			uint32_t w[2][2][2][4]; /* [strip][half][mma][reg] */
+
+#pragma unroll
+			for (int s = 0; s < 2; s++)
+#pragma unroll
+				for (int h = 0; h < 2; h++)
+					scaled<BITS>(q[d][s], h,
+						     un[d][s][US == 1 ? 0 : h],
+						     a.bf16, w[s][h]);
+			if (c + d + D < c1)
+				load(d, c + d + D);
+#pragma unroll
+			for (int i = 0; i < 2 * NT; i++) {
+				const int h = i / NT, n = i % NT;
+				const uint4 v = x[i * 32];
+
+#pragma unroll
+				for (int s = 0; s < 2; s++) {
+					mma(acc[s][n], w[s][h][0], v.x, v.y);
+					mma(acc[s][n], w[s][h][1], v.z, v.w);
+				}
+			}
+		}
+	}
+
+	/* add the warps' sums: the upper half to the lower, and so on */
+#pragma unroll
+	for (int half = KW / 2; half; half /= 2) {
+		float *mine = red + (kw % half) * NT * 256 + lane;
+
+		if (kw >= half && kw < 2 * half)
+#pragma unroll
+			for (int i = 0; i < NT * 8; i++)
+				mine[i * 32] = acc[i / 4 / NT][i / 4 % NT][i % 4];
+		__syncthreads();
+		if (kw < half)
+#pragma unroll
+			for (int i = 0; i < NT * 8; i++)
+				acc[i / 4 / NT][i / 4 % NT][i % 4] +=
+					mine[i * 32];
+		__syncthreads();
+	}
+	if (kw)
+		return;
+#pragma unroll
+	for (int i = 0; i < NT * 8; i++) {
+		const int s = i / 4 / NT, n = i / 4 % NT;
+		uint32_t row = n * 8 + t * 2 + i % 2;
+		uint32_t strip = blockIdx.x * 2 + s;
+		uint32_t col = strip * 16 + g + i % 4 / 2 * 8;
+
+		if (row < a.m && col < a.n && strip < a.strips)
+			a.y[row * a.ldy + col] = acc[s][n][i % 4] * (1 / UP);
+	}
 }
 
 typedef void (*kernel_fn)(const struct qmma_arg);
@@ -51,9 +186,8 @@ int cu_qgemm_few(struct be *be, const struct qmma_arg *a, uint32_t unit,
 		 struct err *err)
 {
 	int nt = a->m <= 16 ? 2 : a->m <= 32 ? 4 : 8;
-	int kw = nt < 8 ? 8 : 4;
-	struct cu_dim d = { dim3((a->strips + 1) / 2), dim3(kw * 64),
-			    qmma_smem(kw, 2, nt) };
+	struct cu_dim d = { dim3((a->strips + 1) / 2), dim3(KW * 32),
+			    qmma_smem(KW, 2, nt) };
 	kernel_fn fn = nt == 2 ? by_unit<2>(unit, a->bits)
 		     : nt == 4 ? by_unit<4>(unit, a->bits)
 			       : by_unit<8>(unit, a->bits);
@@ -74,7 +208,7 @@ __global__ void x16_kernel(const float *x, size_t ld, uint32_t m, uint32_t k,
 		return;
 	uint32_t from = perm ? perm[c] : c;
 	for (uint32_t r = blockIdx.y; r < m; r += gridDim.y)
-		out[(size_t)r * k + c] = cu_half(x[r * ld + from]);
+		out[x16_at(m, k, r, c)] = cu_half(x[r * ld + from]);
 }
 
 int cu_x16(struct be *be, const struct be_mat *x, const uint32_t *perm,
@@ -104,8 +238,7 @@ struct dequant_arg {
 	int bf16;
 };
 
-/* A warp per chunk of a strip.  Each lane writes 16 bytes per row and half
- * chunk. */
+/* A warp per chunk of a strip, turned in shared memory. */
 template <int BITS, int UNIT>
 __global__ void dequant_kernel(const struct dequant_arg a)
 {
@@ -114,6 +247,9 @@ __global__ void dequant_kernel(const struct dequant_arg a)
 	const uint32_t strip = at / a.chunks, c = at % a.chunks;
 	const uint32_t mid = BITS == 2 ? 0x40004000 : BITS == 3 ? 0x44004400
 			   : BITS == 4 ? 0x48004800 : 0x58005800;
+
+	__shared__ __align__(16) __half all[8][16][64 + 8];
+	__half(*tile)[64 + 8] = all[threadIdx.x / 32];
 
 	cu_wait();
 	if (strip >= a.strips)
@@ -135,18 +271,24 @@ __global__ void dequant_kernel(const struct dequant_arg a)
 			float k = p % 2 ? s.y : s.x;
 
 			/* [row g or g + 8][pair of inputs] */
-			v[p % 2][p / 2] = x_pair(q.x * k, q.y * k);
+			v[p % 2][p / 2] = as_u32(__floats2half2_rn(q.x * k,
+								   q.y * k));
 		}
 #pragma unroll
-		for (int r = 0; r < 2; r++) {
-			uint32_t n = strip * 16 + g + 8 * r;
+		for (int r = 0; r < 2; r++)
+			*(uint4 *)&tile[g + 8 * r][h * 32 + t * 8] =
+				make_uint4(v[r][0], v[r][1], v[r][2], v[r][3]);
+	}
+	__syncwarp();
+	/* whole lines of 128 bytes */
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		uint32_t r = i * 4 + lane / 8, n = strip * 16 + r;
 
-			if (n < a.rows)
-				*(uint4 *)(a.out + (size_t)n * a.in + c * 64 +
-					   h * 32 + t * 8) =
-					make_uint4(v[r][0], v[r][1], v[r][2],
-						   v[r][3]);
-		}
+		if (n < a.rows)
+			*(uint4 *)(a.out + (size_t)n * a.in + c * 64 +
+				   lane % 8 * 8) =
+				*(uint4 *)&tile[r][lane % 8 * 8];
 	}
 }
 

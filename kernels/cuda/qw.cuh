@@ -409,7 +409,7 @@ int cu_qgemm_few(struct be *be, const struct qmma_arg *a, uint32_t unit,
 /* The weight as f16 [out][in], columns in the order of perm. */
 int cu_dequant(struct be *be, const struct be_qw *w, __half *out,
 	       struct err *err);
-/* x as f16 [rows][in], columns in the order of perm (may be NULL), whose hash
+/* x as f16 where x16_at says, columns in the order of perm (may be NULL), whose hash
  * is `order`; made when the last one made is another. */
 int cu_x16(struct be *be, const struct be_mat *x, const uint32_t *perm,
 	   uint64_t order, const __half **out, struct err *err);
