@@ -72,6 +72,15 @@ static void test_files(const struct patient *p, const struct row *r,
 			found(f, p->m->file[i].name);
 }
 
+static void test_pickle(const struct patient *p, const struct row *r,
+			struct finding *f)
+{
+	(void)r;
+	for (uint32_t i = 0; i < p->m->file_count; i++)
+		if (!strncmp(p->m->file[i].container, "torch", 5))
+			found(f, p->m->file[i].name);
+}
+
 static void test_model(const struct patient *p, const struct row *r,
 		       struct finding *f)
 {
@@ -274,11 +283,14 @@ static const struct row rows[] = {
 	{ "file-no-format", DOCTOR_WARNING, test_files, ST_ODD_NO_FORMAT,
 	  "files", "the metadata has no format entry",
 	  "transformers (old versions)", REWRITE },
+	{ "file-pickle", DOCTOR_WARNING, test_pickle, 0, "files",
+	  "the weights are in PyTorch files, which can run code when other "
+	  "programs load them", "GPTQModel", REWRITE },
 	{ "index-missing", DOCTOR_ERROR, test_model, MODEL_ODD_NO_INDEX, NULL,
 	  "the weights are in shards and there is no index",
 	  "transformers, GPTQModel, AutoGPTQ", REWRITE },
 	{ "index-stale", DOCTOR_WARNING, test_model, MODEL_ODD_STALE_INDEX,
-	  NULL, "beside model.safetensors lies an index of other files",
+	  NULL, "beside the one weight file lies an index of other files",
 	  "", REWRITE },
 	{ "index-unlisted", DOCTOR_WARNING, test_unlisted, 0, "tensors",
 	  "the index misses tensors that are in the files, so that some "

@@ -10,8 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SINGLE "model.safetensors"
-#define INDEX_END ".safetensors.index.json"
+/* The two families of names; what safetensors there is goes first. */
+struct family {
+	const char *single, *index, *index_end;
+	const char *ends[5]; /* of weight files, up to NULL */
+};
+
+static const struct family families[] = {
+	{ "model.safetensors", MODEL_INDEX, ".safetensors.index.json",
+	  { ".safetensors", NULL } },
+	{ "pytorch_model.bin", "pytorch_model.bin.index.json",
+	  ".bin.index.json", { ".bin", ".pt", ".pth", ".gguf", NULL } },
+};
 
 /* A directory's names, and the weight files among them. */
 struct listing {
@@ -162,20 +172,20 @@ static void drop_index(struct model_files *f)
 }
 
 /* The usual name, else the only one of its kind. */
-static int find_index(const struct listing *l, struct model_files *f,
-		      struct err *err)
+static int find_index(const struct listing *l, const struct family *k,
+		      struct model_files *f, struct err *err)
 {
 	const char *found = NULL;
 
 	for (uint32_t i = 0; i < l->all_count; i++) {
-		if (!strcmp(l->all[i], MODEL_INDEX)) {
+		if (!strcmp(l->all[i], k->index)) {
 			found = l->all[i];
 			break;
 		}
-		if (!ends_with(l->all[i], INDEX_END) ||
+		if (!ends_with(l->all[i], k->index_end) ||
 		    begins_with(l->all[i], "consolidated"))
 			continue;
-		if (found && !is_listed(l, MODEL_INDEX))
+		if (found && !is_listed(l, k->index))
 			return err_set(err, ERR_INPUT, "two indexes, %s and %s",
 				       found, l->all[i]);
 		found = l->all[i];
@@ -186,21 +196,21 @@ static int find_index(const struct listing *l, struct model_files *f,
 	return f->index_name ? 0 : -1;
 }
 
-/* model.safetensors is there: it wins.  An index beside it that speaks of other
+/* The single file is there: it wins.  An index beside it that speaks of other
  * files is left over from an earlier save. */
-static int take_single(const struct listing *l, struct model_files *f,
-		       struct err *err)
+static int take_single(const struct listing *l, const char *single,
+		       struct model_files *f, struct err *err)
 {
 	struct err ignored;
 	int stale;
 
-	if (take_one(f, SINGLE, err))
+	if (take_one(f, single, err))
 		return -1;
 	if (!f->index_name)
 		return 0;
 	stale = read_index(l->dir, f, &ignored);
 	for (const struct cJSON *e = json_first(f->map); e; e = json_next(e))
-		if (!json_text(e) || strcmp(json_text(e), SINGLE))
+		if (!json_text(e) || strcmp(json_text(e), single))
 			stale = 1;
 	if (stale) {
 		drop_index(f);
@@ -316,10 +326,14 @@ static int is_shard_set(const struct listing *l, struct err *err)
 /* The file that quantize_config.json names without its ending. */
 static const char *named_by(const struct listing *l, const char *base)
 {
-	for (uint32_t i = 0; base && *base && i < l->pick_count; i++)
-		if (begins_with(l->pick[i], base) &&
-		    !strcmp(l->pick[i] + strlen(base), ".safetensors"))
+	for (uint32_t i = 0; base && *base && i < l->pick_count; i++) {
+		const char *end = l->pick[i] + strlen(base);
+
+		/* all that were picked have an ending of their family */
+		if (begins_with(l->pick[i], base) && *end == '.' &&
+		    !strchr(end + 1, '.'))
 			return l->pick[i];
+	}
 	return NULL;
 }
 
@@ -352,45 +366,45 @@ static int take_picked(const struct listing *l, const char *base,
 	return 0;
 }
 
-static int take_unindexed(struct listing *l, const char *base,
-			  struct model_files *f, struct err *err)
+/* 1: this family has weights here, and *f names them; 0: it has none. */
+static int take_family(struct listing *l, const struct family *k,
+		       const char *base, struct model_files *f,
+		       struct err *err)
 {
-	static const char *const st[] = { ".safetensors", NULL };
-	static const char *const more[] = { ".bin", ".pt", ".pth", ".gguf",
-		NULL };
-
-	pick_files(l, st);
+	if (find_index(l, k, f, err))
+		return -1;
+	if (is_listed(l, k->single))
+		return take_single(l, k->single, f, err) ? -1 : 1;
+	if (f->index_name)
+		return take_indexed(l, f, err) ? -1 : 1;
+	pick_files(l, k->ends);
 	if (!l->pick_count)
-		pick_files(l, more);
-	if (!l->pick_count)
-		return err_set(err, ERR_INPUT, "no weights found (no "
-			       "*.safetensors, no *.bin, *.pt, *.gguf)");
-	return take_picked(l, base, f, err);
+		return 0;
+	return take_picked(l, base, f, err) ? -1 : 1;
 }
 
 int model_files_find(const char *dir, const char *base,
 		     struct model_files *out, struct err *err)
 {
 	struct listing l = { .dir = dir };
-	int ret = -1;
+	int took = 0;
 
 	memset(out, 0, sizeof(*out));
 	if (io_list(dir, &l.all, &l.all_count, err))
 		return -1;
 	l.pick = mem_alloc(l.all_count, sizeof(*l.pick), err);
-	if (!l.pick || find_index(&l, out, err))
-		goto out;
-	if (is_listed(&l, SINGLE))
-		ret = take_single(&l, out, err);
-	else if (out->index_name)
-		ret = take_indexed(&l, out, err);
-	else
-		ret = take_unindexed(&l, base, out, err);
-out:
+	if (!l.pick)
+		took = -1;
+	for (size_t i = 0; !took && i < sizeof(families) / sizeof(*families);
+	     i++)
+		took = take_family(&l, &families[i], base, out, err);
 	free(l.pick);
 	free(l.all);
-	if (!ret)
+	if (took > 0)
 		return 0;
+	if (!took)
+		err_set(err, ERR_INPUT, "no weights found (no *.safetensors, "
+			"no *.bin, *.pt, *.gguf)");
 	model_files_release(out);
 	return err_ctx(err, "%s", dir);
 }

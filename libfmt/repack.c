@@ -337,9 +337,8 @@ static int move_item(void *ctx, uint32_t i, struct err *err)
 
 	if (item->layer)
 		return repack_layer_convert(r->job, item, r->writer, err);
-	if (st_writer_copy(r->writer, item->id,
-			   m->file[item->tensor->file].src,
-			   item->tensor->offset, err))
+	if (st_writer_tensor(r->writer, item->id, item->tensor,
+			     m->file[item->tensor->file].src, err))
 		return err_ctx(err, "%s", item->tensor->name);
 	return 0;
 }

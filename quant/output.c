@@ -183,8 +183,8 @@ static int copy_kept(struct gq_output *o, const uint32_t *kept,
 
 		if (kept[i] == KEPT)
 			continue;
-		if (st_writer_copy(o->writer, kept[i], m->file[t->file].src,
-				   t->offset, err))
+		if (st_writer_tensor(o->writer, kept[i], t,
+				     m->file[t->file].src, err))
 			return err_ctx(err, "%s", t->name);
 		if (prog_step(o->job->progress, "copy", i + 1,
 			      m->tensor_count, err))

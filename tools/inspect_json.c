@@ -109,7 +109,11 @@ static void add_tensors(struct cJSON *o, const struct inspect *r)
 			cJSON_AddItemToArray(shape, cJSON_CreateNumber(
 						     (double)t->dim[d]));
 		ui_json_text(j, "file", model_file_of(r->model, t));
-		cJSON_AddNumberToObject(j, "offset", (double)t->offset);
+		if (t->offset == TENSOR_COPIED) /* not in the file as it is */
+			cJSON_AddNullToObject(j, "offset");
+		else
+			cJSON_AddNumberToObject(j, "offset",
+						(double)t->offset);
 		cJSON_AddNumberToObject(j, "bytes", (double)t->size);
 		cJSON_AddItemToArray(list, j);
 	}

@@ -163,7 +163,10 @@ int inspect_tensors(const struct inspect *r, struct err *err)
 		ui_cell(t, "%s", tensor_dtype_name(x->type));
 		ui_cell(t, "%s", tensor_shape_text(x, shape));
 		ui_cell(t, "%llu", (unsigned long long)x->size);
-		ui_cell(t, "%llu", (unsigned long long)x->offset);
+		if (x->offset == TENSOR_COPIED) /* not in the file as it is */
+			ui_cell(t, "-");
+		else
+			ui_cell(t, "%llu", (unsigned long long)x->offset);
 		ui_cell(t, "%s", model_file_of(m, x));
 	}
 	ret = ui_table_print(r->ui, r->out, t, err);

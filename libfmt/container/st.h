@@ -85,6 +85,10 @@ int st_writer_pour(struct st_writer *w, uint32_t id, uint64_t off,
 /* Pour a tensor from a file range, in the kernel where possible. */
 int st_writer_copy(struct st_writer *w, uint32_t id, struct src *from,
 		   uint64_t from_off, struct err *err);
+/* Pour a tensor of a model from its file, or from memory where it was copied
+ * there (TENSOR_COPIED). */
+int st_writer_tensor(struct st_writer *w, uint32_t id, const struct tensor *t,
+		     struct src *file, struct err *err);
 /* Sum of all tensor bytes, number of shards (after create). */
 uint64_t st_writer_bytes(const struct st_writer *w);
 uint32_t st_writer_shards(const struct st_writer *w);

@@ -323,6 +323,14 @@ int st_writer_copy(struct st_writer *w, uint32_t id, struct src *from,
 	return 0;
 }
 
+int st_writer_tensor(struct st_writer *w, uint32_t id, const struct tensor *t,
+		     struct src *file, struct err *err)
+{
+	if (t->offset == TENSOR_COPIED)
+		return st_writer_pour(w, id, 0, t->data, t->size, err);
+	return st_writer_copy(w, id, file, t->offset, err);
+}
+
 uint64_t st_writer_bytes(const struct st_writer *w)
 {
 	return w->bytes;

@@ -11,6 +11,7 @@ extern "C" {
 #endif
 
 #define TENSOR_RANK 8 /* more dimensions are refused */
+#define TENSOR_COPIED UINT64_MAX /* as offset: not in the file as it is */
 
 /* In safetensors' ascending rank: the reference writer sorts by falling type,
  * then by name. */
@@ -51,7 +52,8 @@ struct tensor {
 					    where only headers were read */
 	uint64_t size;                   /* bytes of the elements, dense */
 	uint32_t file;                   /* which file of the model */
-	uint64_t offset;                 /* of data, from the file's start */
+	uint64_t offset;                 /* of data, from the file's start, or
+					    TENSOR_COPIED */
 };
 
 /* "F16" and so on, as safetensors spells it. */

@@ -4,6 +4,7 @@
 #include "../base/io.h"
 #include "../base/mem.h"
 #include "st.h"
+#include "torch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,12 +48,15 @@ static int is_zip(const struct head *h)
 	return begins(h, "PK\3\4", 4);
 }
 
-/* Legacy torch files, bare pickles (protocol 2 and later), and the tar that
- * torch wrote before 0.4. */
+/* What torch wrote before 0.4. */
+static int is_tar(const struct head *h)
+{
+	return h->n > 262 && !memcmp(h->p + 257, "ustar", 5);
+}
+
+/* Legacy torch files and bare pickles (protocol 2 and later). */
 static int is_pickle(const struct head *h)
 {
-	if (h->n > 262 && !memcmp(h->p + 257, "ustar", 5))
-		return 1;
 	return h->n > 2 && h->p[0] == '\x80' && h->p[1] >= 2 && h->p[1] <= 5;
 }
 
@@ -91,6 +95,12 @@ static int is_anything(const struct head *h)
 
 /* ---- openers ---- */
 
+static void close_safetensors(void *own)
+{
+	st_close(own);
+	free(own);
+}
+
 static int open_safetensors(struct src *s, const struct head *h,
 			    unsigned flags, struct tensor_file *out,
 			    struct err *err)
@@ -101,6 +111,7 @@ static int open_safetensors(struct src *s, const struct head *h,
 	if (!st)
 		return -1;
 	out->own = st;
+	out->close = close_safetensors;
 	if (st_open(s, flags, st, err))
 		return -1;
 	out->tensor = st->tensor;
@@ -108,6 +119,45 @@ static int open_safetensors(struct src *s, const struct head *h,
 	out->odd = st->odd;
 	out->meta = st->meta;
 	return 0;
+}
+
+static void close_torch(void *own)
+{
+	torch_close(own);
+	free(own);
+}
+
+static int open_torch(struct src *s, int zip, unsigned flags,
+		      struct tensor_file *out, struct err *err)
+{
+	struct torch_file *f = mem_alloc(1, sizeof(*f), err);
+
+	if (!f)
+		return -1;
+	out->own = f;
+	out->close = close_torch;
+	if (zip ? torch_zip_open(s, f, err) :
+	    torch_legacy_open(s, flags, f, err))
+		return err_ctx(err, "%s", io_path(s));
+	out->tensor = f->tensor;
+	out->count = f->count;
+	out->odd = f->odd;
+	return 0;
+}
+
+static int open_torch_zip(struct src *s, const struct head *h, unsigned flags,
+			  struct tensor_file *out, struct err *err)
+{
+	(void)h;
+	return open_torch(s, 1, flags, out, err);
+}
+
+static int open_torch_legacy(struct src *s, const struct head *h,
+			     unsigned flags, struct tensor_file *out,
+			     struct err *err)
+{
+	(void)h;
+	return open_torch(s, 0, flags, out, err);
 }
 
 static int refuse(struct src *s, int code, const char *why, struct err *err)
@@ -127,15 +177,15 @@ static int refuse_gguf(struct src *s, const struct head *h, unsigned flags,
 {
 	(void)h, (void)flags, (void)out;
 	return refuse(s, ERR_UNSUP, "GGUF files are not read yet; "
-		      "safetensors files are", err);
+		      "safetensors and PyTorch files are", err);
 }
 
-static int refuse_torch(struct src *s, const struct head *h, unsigned flags,
-			struct tensor_file *out, struct err *err)
+static int refuse_tar(struct src *s, const struct head *h, unsigned flags,
+		      struct tensor_file *out, struct err *err)
 {
 	(void)h, (void)flags, (void)out;
-	return refuse(s, ERR_UNSUP, "PyTorch files are not read yet; "
-		      "safetensors files are", err);
+	return refuse(s, ERR_UNSUP, "a tar archive, as PyTorch wrote before "
+		      "0.4, is not read", err);
 }
 
 /* The pointer's third line has the size of what it stands for. */
@@ -171,8 +221,9 @@ static int refuse_page(struct src *s, const struct head *h, unsigned flags,
 static const struct kind kinds[] = {
 	{ "empty", is_empty, refuse_empty },
 	{ "gguf", is_gguf, refuse_gguf },
-	{ "torch", is_zip, refuse_torch },
-	{ "torch", is_pickle, refuse_torch },
+	{ "torch zip", is_zip, open_torch_zip },
+	{ "tar", is_tar, refuse_tar },
+	{ "torch legacy", is_pickle, open_torch_legacy },
 	{ "lfs", is_lfs, refuse_lfs },
 	{ "html", is_page, refuse_page },
 	{ "safetensors", is_safetensors, open_safetensors },
@@ -203,9 +254,7 @@ int tensor_file_open(struct src *s, unsigned flags, struct tensor_file *out,
 
 void tensor_file_close(struct tensor_file *f)
 {
-	/* the one container there is so far */
-	if (f->own)
-		st_close(f->own);
-	free(f->own);
+	if (f->close)
+		f->close(f->own);
 	memset(f, 0, sizeof(*f));
 }

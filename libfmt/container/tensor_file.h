@@ -3,7 +3,7 @@
  * What a file is, is decided by its first bytes and never by its name.  A new
  * container is one more row of the table in tensor_file.c.  Rows that only
  * refuse are containers too: what is in a weight file's place (a Git-LFS
- * pointer, a web page, a pickle) is said by name. */
+ * pointer, a web page, an old tar) is said by name. */
 #ifndef LIBFMT_CONTAINER_TENSOR_FILE_H
 #define LIBFMT_CONTAINER_TENSOR_FILE_H
 
@@ -14,15 +14,17 @@ struct err;
 struct src;
 
 struct tensor_file {
-	const char *container;    /* "safetensors" */
-	struct tensor *tensor;    /* in file order; owned here */
+	const char *container;    /* "safetensors", "torch zip", ... */
+	struct tensor *tensor;    /* dense, in the file's order; owned here */
 	uint32_t count;
 	uint32_t odd;             /* enum st_odd */
 	const struct cJSON *meta; /* string -> string, or NULL */
 	void *own;                /* the container's */
+	void (*close)(void *own);
 };
 
-/* Tensors point into src and live as long as it and this.  `flags` are enum
+/* Tensors point into src (or, where their offset is TENSOR_COPIED, into memory
+ * of this) and live as long as it and this.  `flags` are enum
  * st_flags.  On failure *out is zeroed and err begins with the path. */
 int tensor_file_open(struct src *s, unsigned flags, struct tensor_file *out,
 		     struct err *err);

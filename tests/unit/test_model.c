@@ -437,9 +437,10 @@ static void test_what_is_no_weight_file(void **state)
 		const char *says;
 	} row[] = {
 #define BYTES(text) text, sizeof(text) - 1
-		{ BYTES("PK\3\4\0\0\0\0\0\0\0\0"), ERR_UNSUP, "PyTorch" },
-		{ BYTES("\x80\2\x8a\nl\xfc\x9c""F\xf9 j\xa8P\x19"), ERR_UNSUP,
-		  "PyTorch" },
+		{ BYTES("PK\3\4\0\0\0\0\0\0\0\0"), ERR_INPUT,
+		  "damaged zip archive" },
+		{ BYTES("\x80\2\x8a\nl\xfc\x9c""F\xf9 j\xa8P\x19"), ERR_INPUT,
+		  "damaged pickle" },
 		{ BYTES("GGUF\3\0\0\0"), ERR_UNSUP, "GGUF" },
 		{ BYTES("version https://git-lfs.github.com/spec/v1\noid "
 			"sha256:a9\nsize 36652345792\n"), ERR_INPUT,
