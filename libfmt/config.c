@@ -176,6 +176,34 @@ static void blank(struct config_quant *q)
 	q->desc_act = q->sym = -1;
 }
 
+/* compressed-tensors has its numbers in config_groups.NAME.weights.  They hold
+ * for all when there is one group; of several, the tensors tell. */
+static int read_ct(const struct cJSON *o, struct config_quant *q,
+		   struct err *err)
+{
+	const struct cJSON *g = json_first(json_find(o, "config_groups"));
+	const struct cJSON *w = json_find(g, "weights");
+	const struct cJSON *order = json_find(w, "actorder");
+	const char *kind = json_text(json_find(w, "strategy"));
+	bool yes = false;
+
+	if (!g || json_next(g) || !w)
+		return 0;
+	if (json_get_u32(w, "num_bits", 1, 32, &q->bits, err) ||
+	    json_get_i32(w, "group_size", -1, QL_DIM_MAX, &q->group_size,
+			 err) ||
+	    read_switch(w, "symmetric", &q->sym, err))
+		return -1;
+	if (kind && !strcmp(kind, "channel"))
+		q->group_size = -1;
+	if (json_text(order))
+		yes = !strcmp(json_text(order), "group");
+	else if (json_bool(order, &yes))
+		yes = false;
+	q->desc_act = yes;
+	return 0;
+}
+
 /* One home by itself. */
 static int read_home(const struct cJSON *o, struct config_quant *q,
 		     struct err *err)
@@ -189,6 +217,8 @@ static int read_home(const struct cJSON *o, struct config_quant *q,
 	q->tree = o;
 	if (read_names(o, q, err) || read_meta(o, q, err))
 		return -1;
+	if (q->method && !strcmp(q->method, "compressed-tensors"))
+		return read_ct(o, q, err);
 	if (!is_family(q->method))
 		return 0;
 	if (read_bits(o, q, err) || read_group(o, q, err) ||

@@ -6,6 +6,12 @@
  * whatever has packed codes and is nobody else's, so that a damaged layer gets
  * a message about what is wrong with it. */
 const struct qfmt *const qf_table[] = {
+	&qf_ct,
+	&qf_marlin,
+	&qf_llama,
+	&qf_awq_fast,
+	&qf_awq_gemv,
+	&qf_awq,
 	&qf_gptq_p,
 	&qf_gptq_v2,
 	&qf_gptq,

@@ -117,7 +117,8 @@ extern const struct qfmt *const qf_table[];
 extern const uint32_t qf_count;
 
 /* The rows that others name. */
-extern const struct qfmt qf_gptq, qf_gptq_v2, qf_gptq_p;
+extern const struct qfmt qf_gptq, qf_gptq_v2, qf_gptq_p, qf_llama, qf_awq,
+	qf_awq_gemv, qf_awq_fast, qf_ct, qf_marlin;
 
 /* By name, or NULL. */
 const struct qfmt *qf_find(const char *name);

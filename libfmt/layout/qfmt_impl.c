@@ -79,17 +79,6 @@ int qf_shape_check(const struct tensor *t, uint64_t d0, uint64_t d1,
 		       (unsigned long long)d1);
 }
 
-int qf_data_check(const struct tensor *const t[], uint32_t count,
-		  struct err *err)
-{
-	for (uint32_t i = 0; i < count; i++)
-		if (t[i] && !t[i]->data)
-			return err_set(err, ERR_UNSUP,
-				       "%s: only its header was read",
-				       t[i]->name);
-	return 0;
-}
-
 /* ---- what is odd ---- */
 
 uint32_t qf_scale_odd(float s)
@@ -201,6 +190,175 @@ int qf_zeros_fit(const struct ql *ql, const char *name, struct err *err)
 					       (double)z, ql->spec.bits, max);
 		}
 	return 0;
+}
+
+int qf_split(const struct ql *ql, uint32_t gs, struct ql *wide,
+	     struct err *err)
+{
+	uint32_t from = ql->spec.groups, groups = ql->spec.in / gs;
+	size_t n = ql->spec.out;
+	struct mem_part part[] = {
+		{ (void **)&wide->scale, n * groups, sizeof(float) },
+		{ (void **)&wide->zero, n * groups, sizeof(float) }
+	};
+
+	*wide = *ql;
+	wide->spec.groups = groups;
+	wide->spec.group_size = gs;
+	wide->mem = mem_block(part, 2, err);
+	if (!wide->mem)
+		return -1;
+	for (size_t o = 0; o < n; o++)
+		for (uint32_t g = 0; g < groups; g++) {
+			size_t at = o * from + g / (groups / from);
+
+			wide->scale[o * groups + g] = ql->scale[at];
+			wide->zero[o * groups + g] = ql->zero[at];
+		}
+	return 0;
+}
+
+bool qf_point(float scale, float offset, enum dtype type, uint32_t max,
+	      float *z)
+{
+	uint8_t bytes[4];
+	struct tensor t = { .type = type, .data = bytes };
+	float product;
+
+	*z = (float)((max + 1) / 2);
+	if (half_bits(scale) << 1 == 0)
+		return half_bits(offset) << 1 == 0;
+	*z = roundf(offset / scale);
+	if (!(*z >= 0 && *z <= (float)max))
+		return false;
+	*z = fabsf(*z); /* no negative zero */
+	product = scale * *z;
+	tensor_store_f32(&product, 1, type, bytes);
+	tensor_load_f32(&t, 0, 1, &product);
+	return product >= offset && product <= offset;
+}
+
+/* ---- reading in steps ---- */
+
+/* What the small tensors say. */
+struct small {
+	float *scale, *zero; /* [out][groups] */
+	uint32_t *group_of;  /* [in] */
+	void *mem;
+};
+
+static int small_alloc(const struct ql_spec *s, struct small *small,
+		       struct err *err)
+{
+	size_t n = (size_t)s->out * s->groups;
+	struct mem_part part[] = {
+		{ (void **)&small->scale, n, sizeof(float) },
+		{ (void **)&small->zero, n, sizeof(float) },
+		{ (void **)&small->group_of, s->in, sizeof(uint32_t) }
+	};
+
+	small->mem = mem_block(part, 3, err);
+	return small->mem ? 0 : -1;
+}
+
+/* spec.sym, spec.act_order and the odd bits, now that all is known. */
+static void settle(struct qf_layer *l, const struct small *small,
+		   struct ql_spec *s)
+{
+	float mid = (float)(1u << (s->bits - 1));
+	size_t n = (size_t)s->out * s->groups;
+
+	s->sym = s->zero_kind == QL_POINT;
+	for (size_t i = 0; i < n; i++) {
+		l->odd |= qf_scale_odd(small->scale[i]);
+		if (small->zero[i] < mid || small->zero[i] > mid)
+			s->sym = 0;
+	}
+	for (uint32_t k = 0; k < s->in; k++)
+		if (small->group_of[k] != k / s->group_size)
+			s->act_order = 1;
+}
+
+/* *small has no memory when only headers are there. */
+static int load_small(const struct qf_steps *st, struct qf_layer *l,
+		      struct qf_found *f, struct small *small,
+		      struct err *err)
+{
+	struct ql_spec *s = &f->spec;
+
+	memset(small, 0, sizeof(*small));
+	memset(f, 0, sizeof(*f));
+	f->layer = l;
+	f->hint = l->hint ? l->hint : &qf_no_hint;
+	if (st->find(f, err))
+		return -1;
+	if (s->in > QL_DIM_MAX || s->out > QL_DIM_MAX || s->groups > s->in)
+		return err_set(err, ERR_INPUT, "%s: %u outputs, %u inputs in "
+			       "%u groups are no layer", l->module->name,
+			       s->out, s->in, s->groups);
+	l->odd |= qf_common_odd(l, s);
+	if (!f->scales->data || (f->zeros && !f->zeros->data) ||
+	    (f->index && !f->index->data)) {
+		s->sym = !f->zeros || f->hint->sym == 1;
+		s->act_order = f->index && f->hint->desc_act == 1;
+		return 0;
+	}
+	if (small_alloc(s, small, err))
+		return -1;
+	for (uint32_t k = 0; k < s->in; k++)
+		small->group_of[k] = k / s->group_size;
+	if (st->grid(f, small->scale, small->zero, err) ||
+	    (st->groups && st->groups(f, small->group_of, err)))
+		return -1;
+	settle(l, small, s);
+	return 0;
+}
+
+int qf_steps_spec(const struct qf_steps *st, struct qf_layer *l,
+		  struct ql_spec *spec, struct err *err)
+{
+	struct qf_found f;
+	struct small small;
+	int ret = load_small(st, l, &f, &small, err);
+
+	if (!ret)
+		*spec = f.spec;
+	free(small.mem);
+	return ret;
+}
+
+int qf_steps_read(const struct qf_steps *st, struct qf_layer *l, struct ql *ql,
+		  struct err *err)
+{
+	struct qf_found f;
+	struct small small;
+	size_t n;
+	int ret = -1;
+
+	memset(ql, 0, sizeof(*ql));
+	if (load_small(st, l, &f, &small, err))
+		goto out;
+	if (!small.mem || !f.codes->data) {
+		err_set(err, ERR_UNSUP, "%s: only its header was read",
+			f.codes->name);
+		goto out;
+	}
+	if (ql_init(ql, &f.spec, err)) {
+		err_ctx(err, "%s", l->module->name);
+		goto out;
+	}
+	n = (size_t)f.spec.out * f.spec.groups;
+	memcpy(ql->scale, small.scale, n * sizeof(float));
+	memcpy(ql->zero, small.zero, n * sizeof(float));
+	memcpy(ql->group_of, small.group_of, f.spec.in * sizeof(uint32_t));
+	if (st->codes(&f, ql, err))
+		goto out;
+	ret = 0;
+out:
+	if (ret)
+		ql_release(ql);
+	free(small.mem);
+	return ret;
 }
 
 /* ---- layouts that are only read ---- */

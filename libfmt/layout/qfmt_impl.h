@@ -24,10 +24,6 @@ int qf_floats_check(const struct tensor *t, struct err *err);
 /* Exactly [d0, d1], which follows from the other tensors. */
 int qf_shape_check(const struct tensor *t, uint64_t d0, uint64_t d1,
 		   struct err *err);
-/* All data are there, not headers alone; NULLs are skipped. */
-int qf_data_check(const struct tensor *const t[], uint32_t count,
-		  struct err *err);
-
 /* QF_ODD_SCALE_* of one scale, else 0. */
 uint32_t qf_scale_odd(float s);
 /* Odd bits of any layout: config's bits and group size, bias, weight. */
@@ -43,6 +39,42 @@ int qf_scales_write(const struct ql *ql, bool by_row, void *part,
 /* Zeros that fit b-bit fields?  ERR_UNSUP for NAME names the first that does
  * not. */
 int qf_zeros_fit(const struct ql *ql, const char *name, struct err *err);
+
+/* Is offset = scale * z, rounded to `type`, for a whole z of 0 to max?  A
+ * scale of 0 with offset 0 takes the middle. */
+bool qf_point(float scale, float offset, enum dtype type, uint32_t max,
+	      float *z);
+/* A copy of ql's header with groups of gs, a divisor of its groups' size, and
+ * scales and zeros repeated; free with free(wide->mem).  Not for act-order. */
+int qf_split(const struct ql *ql, uint32_t gs, struct ql *wide,
+	     struct err *err);
+
+/* ---- reading in steps ---- */
+
+/* The tensors of one module; those a layout does not have are NULL. */
+struct qf_found {
+	const struct qf_layer *layer;
+	const struct qf_hint *hint; /* never NULL */
+	const struct tensor *codes, *zeros, *scales, *index;
+	struct ql_spec spec;
+};
+
+/* A layout's reader: the order, the allocations and what is odd are common. */
+struct qf_steps {
+	/* Tensors and spec from headers; act_order and sym may stay 0. */
+	int (*find)(struct qf_found *f, struct err *err);
+	/* Scales and zeros, [out][groups] each; may set spec.zero_kind. */
+	int (*grid)(struct qf_found *f, float *scale, float *zero,
+		    struct err *err);
+	/* group_of [in], filled with k / group_size before; NULL: stays. */
+	int (*groups)(struct qf_found *f, uint32_t *group_of, struct err *err);
+	/* Codes into ql->code [out][in]. */
+	int (*codes)(const struct qf_found *f, struct ql *ql, struct err *err);
+};
+int qf_steps_spec(const struct qf_steps *s, struct qf_layer *l,
+		  struct ql_spec *spec, struct err *err);
+int qf_steps_read(const struct qf_steps *s, struct qf_layer *l, struct ql *ql,
+		  struct err *err);
 
 /* The three writing calls of a layout that is only read. */
 int qf_no_accept(const struct ql_spec *spec, struct err *err);

@@ -191,6 +191,12 @@ int qf_packed_sizes(const struct packed *p, struct ql_spec *s, struct err *err)
 			       s->out);
 	if (find_bits(p, s, err) || find_inputs(p, s, err))
 		return -1;
+	/* planes are whole, where a stream may end in the middle */
+	if (bits_words(p->rule->bits, s->bits, s->in) != p->rows)
+		return err_set(err, ERR_INPUT,
+			       "%s: shape %s is no whole number of inputs at "
+			       "%u bits", p->codes->name,
+			       tensor_shape_text(p->codes, shape), s->bits);
 	if (p->zeros && p->zeros->dim[0] != s->groups)
 		return err_set(err, ERR_INPUT,
 			       "%s: shape %s does not match the %u groups of "

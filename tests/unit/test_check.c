@@ -350,8 +350,6 @@ static void test_problems_of_a_layer(void **state)
 		  DOCTOR_NOTE },
 		{ "gptq_v1/v1_scales_bf16_b4", "{}", "scales-bf16",
 		  DOCTOR_NOTE },
-		{ "awq/awq_gemm_g32_in128_out64", "{}", "layer-foreign",
-		  DOCTOR_WARNING },
 	};
 	struct scratch *s = *state;
 	struct doctor d, good;
@@ -374,6 +372,32 @@ static void test_problems_of_a_layer(void **state)
 		assert_null(problem(&good, row[i].code));
 		doctor_release(&good);
 	}
+}
+
+/* A layout without a reader is named, and one with a reader is not. */
+static void test_foreign_layout(void **state)
+{
+	static const struct ckpt_item item[] = {
+		{ "m.b.q_scale", DT_I32, 2, { 1, 4 }, NULL },
+		{ "m.b.q_weight", DT_I32, 2, { 4, 32 }, NULL },
+	};
+	struct scratch *s = *state;
+	const struct doctor_problem *p;
+	struct doctor d;
+	struct err err;
+
+	assert_int_equal(ckpt_file(scratch_path(s, "model.safetensors"), item,
+				   2, &err), 0);
+	examine(s->dir, &d);
+	p = problem(&d, "layer-foreign");
+	assert_non_null(p);
+	assert_int_equal(p->severity, DOCTOR_WARNING);
+	doctor_release(&d);
+	make(s, "awq/awq_gemm_g32_in128_out64", "{}");
+	examine(s->dir, &d);
+	assert_null(problem(&d, "layer-foreign"));
+	assert_null(problem(&d, "layer-broken"));
+	doctor_release(&d);
 }
 
 /* g_idx of zeros, or of 64-bit integers, in an otherwise sound layer. */
@@ -571,6 +595,7 @@ int main(void)
 		WITH_DIR(test_a_healthy_one),
 		WITH_DIR(test_problems_of_a_layer),
 		WITH_DIR(test_gidx_kinds),
+		WITH_DIR(test_foreign_layout),
 		WITH_DIR(test_homes_of_the_config),
 		cmocka_unit_test(test_problems_of_files),
 		WITH_DIR(test_no_format),

@@ -472,29 +472,34 @@ static void test_arbitrary_modules(void **state)
 
 /* ---- whose module is it ---- */
 
-static void test_other_layouts_are_not_claimed(void **state)
+static void test_whose_module_it_is(void **state)
 {
 	static const struct {
 		const char *suffix[3];
 		enum dtype type[3];
 		uint64_t dim[3][2];
+		const struct qfmt *format;
 	} other[] = {
-		{ { "weight" }, { DT_F16 }, { { 64, 64 } } },
+		{ { "weight" }, { DT_F16 }, { { 64, 64 } }, NULL },
 		{ { "qweight", "qzeros", "scales" }, /* AWQ GEMM */
 		  { DT_I32, DT_I32, DT_F16 },
-		  { { 128, 8 }, { 4, 8 }, { 4, 64 } } },
+		  { { 128, 8 }, { 4, 8 }, { 4, 64 } }, &qf_awq },
 		{ { "qweight", "qzeros", "scales" }, /* AWQ GEMV */
 		  { DT_I32, DT_I32, DT_F16 },
-		  { { 64, 16 }, { 64, 1 }, { 64, 8 } } },
+		  { { 64, 16 }, { 64, 1 }, { 64, 8 } }, &qf_awq_gemv },
 		{ { "qweight", "qzeros", "scales" }, /* AWQ GEMV_FAST */
 		  { DT_I16, DT_F16, DT_F16 },
-		  { { 16, 128 }, { 8, 64 }, { 8, 64 } } },
+		  { { 16, 128 }, { 8, 64 }, { 8, 64 } }, &qf_awq_fast },
 		{ { "qweight", "zeros", "scales" }, /* generation 0 */
 		  { DT_I32, DT_F32, DT_F32 },
-		  { { 16, 64 }, { 64, 1 }, { 64, 1 } } },
+		  { { 16, 64 }, { 64, 1 }, { 64, 1 } }, &qf_llama },
 		{ { "q_weight", "q_scale", "q_groups" }, /* EXL2 */
 		  { DT_I32, DT_I32, DT_I16 },
-		  { { 16, 64 }, { 4, 8 }, { 8, 1 } } },
+		  { { 16, 64 }, { 4, 8 }, { 8, 1 } }, NULL },
+		{ { "weight_packed", "weight_scale" },
+		  { DT_I32, DT_BF16 }, { { 32, 8 }, { 32, 2 } }, &qf_ct },
+		{ { "B", "s" }, { DT_I32, DT_F16 },
+		  { { 8, 512 }, { 1, 256 } }, &qf_marlin },
 	};
 
 	(void)state;
@@ -515,8 +520,8 @@ static void test_other_layouts_are_not_claimed(void **state)
 			t[j].dim[1] = other[i].dim[j][1];
 			m.count++;
 		}
-		assert_null(qf_recognise(&m, &hint));
-		assert_null(qf_recognise(&m, NULL));
+		assert_ptr_equal(qf_recognise(&m, &hint), other[i].format);
+		assert_ptr_equal(qf_recognise(&m, NULL), other[i].format);
 	}
 	assert_ptr_equal(qf_find("gptq"), &qf_gptq);
 	assert_ptr_equal(qf_find("gptq_v2"), &qf_gptq_v2);
@@ -537,7 +542,7 @@ int main(void)
 		cmocka_unit_test(test_inputs_without_g_idx),
 		cmocka_unit_test(test_headers_only),
 		cmocka_unit_test(test_arbitrary_modules),
-		cmocka_unit_test(test_other_layouts_are_not_claimed),
+		cmocka_unit_test(test_whose_module_it_is),
 	};
 
 	return cmocka_run_group_tests_name("qfmt_odd", tests, NULL, NULL);
