@@ -211,8 +211,7 @@ void *cpu_own(const struct be *be);
 
 /* Many rows against a weight that is made f32 piece by piece: y[m][n] =
  * alpha x w^T + beta y.  fill writes rows at[0]..+at[1], columns at[2]..+at[3]
- * of w to out [at[1]][at[3]]; at[2] is a multiple of CPU_WIDE_K.  Without fill,
- * w is f32 and read where it is. */
+ * of w to out [at[1]][at[3]]; at[2] is a multiple of CPU_WIDE_K. */
 struct cpu_wide {
 	const float *x;
 	size_t x_ld;
@@ -220,8 +219,6 @@ struct cpu_wide {
 	size_t y_ld;
 	uint32_t m, n, k;
 	float alpha, beta;
-	const float *w;
-	size_t w_ld;
 	void (*fill)(const struct cpu_wide *w, const uint32_t at[4],
 		     float *out, float *scratch);
 	const void *ctx;

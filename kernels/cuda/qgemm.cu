@@ -3,7 +3,7 @@
  *
  *	rows      kernel
  *	1..8      mma, one tile of 8 rows (qgemv.cu)
- *	9..64     mma, 2, 4 or 8 tiles: the weight is still read once
+ *	9..96     mma, 2, 4 or 8 tiles: 64 rows for each reading of the weight
  *	more      dequantized to f16, then cuBLAS; without cuBLAS 64 rows at a
  *	          time as above
  *
@@ -13,7 +13,7 @@
 #include <stdio.h>
 
 /* Rows from which dequantizing first is faster. */
-#define DENSE_FROM 129u
+#define DENSE_FROM 97u
 
 /* ---- 9..64 rows ----
  *
@@ -21,9 +21,9 @@
  * cores: so a warp takes two strips, and the activations lie in the order of
  * the fragments (x16_at).  The scale goes onto the weights, in f16, times 64
  * to keep small scales out of the subnormals; the f32 sums are divided by it.
- * Eight warps share the inputs of two strips. */
+ * Sixteen warps share the inputs of two strips where these are few, else
+ * eight. */
 
-#define KW 8
 #define UP 64.f
 
 template <int BITS> struct unit2 {
@@ -51,7 +51,7 @@ __device__ __forceinline__ void scaled(const frag<BITS> &f, int h, unit2<BITS> u
 }
 
 template <int BITS, int UNIT, int NT>
-__global__ void __launch_bounds__(KW * 32, 2)
+__global__ void __launch_bounds__(512, 1)
 qgemm_kernel(const struct qmma_arg a)
 {
 	extern __shared__ float red[];
@@ -60,8 +60,8 @@ qgemm_kernel(const struct qmma_arg a)
 	const uint32_t mid = BITS == 2 ? 0x40004000 : BITS == 3 ? 0x44004400
 			   : BITS == 4 ? 0x48004800 : 0x58005800;
 	const int kw = threadIdx.x / 32, lane = threadIdx.x % 32;
-	const int g = lane / 4, t = lane % 4;
-	const uint32_t each = (a.chunks + KW - 1) / KW;
+	const int g = lane / 4, t = lane % 4, kws = blockDim.x / 32;
+	const uint32_t each = (a.chunks + kws - 1) / kws;
 	const uint32_t c0 = min(kw * each, a.chunks);
 	const uint32_t c1 = min(c0 + each, a.chunks);
 	const uint4 *xp = (const uint4 *)a.x + lane;
@@ -131,8 +131,7 @@ qgemm_kernel(const struct qmma_arg a)
 	}
 
 	/* add the warps' sums: the upper half to the lower, and so on */
-#pragma unroll
-	for (int half = KW / 2; half; half /= 2) {
+	for (int half = kws / 2; half; half /= 2) {
 		float *mine = red + (kw % half) * NT * 256 + lane;
 
 		if (kw >= half && kw < 2 * half)
@@ -186,8 +185,9 @@ int cu_qgemm_few(struct be *be, const struct qmma_arg *a, uint32_t unit,
 		 struct err *err)
 {
 	int nt = a->m <= 16 ? 2 : a->m <= 32 ? 4 : 8;
-	struct cu_dim d = { dim3((a->strips + 1) / 2), dim3(KW * 32),
-			    qmma_smem(KW, 2, nt) };
+	int kws = a->strips <= 528 ? 16 : 8;
+	struct cu_dim d = { dim3((a->strips + 1) / 2), dim3(kws * 32),
+			    qmma_smem(kws, 2, nt) };
 	kernel_fn fn = nt == 2 ? by_unit<2>(unit, a->bits)
 		     : nt == 4 ? by_unit<4>(unit, a->bits)
 			       : by_unit<8>(unit, a->bits);
