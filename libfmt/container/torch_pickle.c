@@ -14,7 +14,7 @@
 #include <string.h>
 
 #define VALUES_MAX ((size_t)1 << 23) /* of values and of items */
-#define NAME_MAX_ 256                /* bytes of a module or a name */
+#define NAME_BYTES 256              /* bytes of a module or a name */
 
 /* ---- values ---- */
 
@@ -306,7 +306,7 @@ static int take_line(struct torch_pickle *k, struct torch_val *v,
 	const uint8_t *p = k->p + k->at, *end;
 	uint64_t n = k->size - k->at;
 
-	end = memchr(p, '\n', n < NAME_MAX_ ? (size_t)n : NAME_MAX_);
+	end = memchr(p, '\n', n < NAME_BYTES ? (size_t)n : NAME_BYTES);
 	if (!end)
 		return bad(k, "a name without end", err);
 	v->u.text = (const char *)p;
