@@ -2,6 +2,7 @@
 
 #include "../libfmt/base/io.h"
 #include "../libfmt/base/json.h"
+#include "../libfmt/layout/qfmt.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,30 @@ int call_seqlen(const struct call *c, int64_t asked, uint32_t context,
 			       (long long)asked, context);
 	*out = asked > context ? context : (uint32_t)asked;
 	return 0;
+}
+
+/* "dense" or a layout that can be written? */
+static bool writable(const char *name, const struct qfmt **out)
+{
+	*out = qf_find(name);
+	return *out ? (*out)->write != NULL : !strcmp(name, "dense");
+}
+
+int call_layout(const struct call *c, const char *option,
+		const struct qfmt **out, struct err *err)
+{
+	const struct qfmt *other;
+	char name[32], list[200] = "", each[32];
+	size_t n = 0;
+
+	if (writable(opt_choice(c->opt, option, name), out))
+		return 0;
+	for (int i = 0; opt_choice_name(c->opt, option, i, each); i++)
+		if (writable(each, &other) && n < sizeof(list))
+			n += (size_t)snprintf(list + n, sizeof(list) - n,
+					      "%s%s", n ? ", " : "", each);
+	return err_set(err, ERR_UNSUP, "--%s %s is not in this version; there "
+		       "is %s", option, name, list);
 }
 
 static int ends_in(const char *s, const char *tail)

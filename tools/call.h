@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 struct cJSON;
+struct qfmt;
 struct tok;
 
 /* Open the device of --device; `kernel` may be NULL.  -v tells which and why.
@@ -22,6 +23,11 @@ void call_device_close(struct rt_dev *dev); /* accepts a zeroed struct */
  * the model's context. */
 int call_seqlen(const struct call *c, int64_t asked, uint32_t context,
 		uint32_t *out, struct err *err);
+
+/* The layout that the OPT_CHOICE `option` names, NULL for "dense".  ERR_UNSUP
+ * with the names that would do when it cannot be written. */
+int call_layout(const struct call *c, const char *option,
+		const struct qfmt **out, struct err *err);
 
 /* 1 when the file holds token ids, so that no tokenizer is needed. */
 int call_holds_ids(const char *file);

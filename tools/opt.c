@@ -443,27 +443,39 @@ void opt_release(struct opt_parsed *p)
 		}
 }
 
+/* The row of an option; that it is there is the caller's promise. */
+static uint32_t row_of(const struct opt_parsed *p, const char *name)
+{
+	uint32_t i = 0;
+
+	while (p->table[i].kind == OPT_HEAD ||
+	       (p->table[i].kind && strcmp(p->table[i].name, name)))
+		i++;
+	assert(p->table[i].kind);
+	return i;
+}
+
 bool opt_given(const struct opt_parsed *p, const char *name)
 {
-	for (uint32_t i = 0; p->table[i].kind; i++)
-		if (p->table[i].name && !strcmp(p->table[i].name, name))
-			return p->given >> i & 1;
-	assert(false); /* the option stands in no table */
-	return false;
+	return p->given >> row_of(p, name) & 1;
+}
+
+const char *opt_choice_name(const struct opt_parsed *p, const char *name,
+			    int i, char buf[32])
+{
+	const char *at = p->table[row_of(p, name)].names;
+
+	for (; at && i >= 0; i--)
+		at = next_name(at, buf);
+	return i < 0 ? buf : NULL;
 }
 
 const char *opt_choice(const struct opt_parsed *p, const char *name,
 		       char buf[32])
 {
-	for (const struct opt *o = p->table; o->kind; o++)
-		if (o->kind == OPT_CHOICE && !strcmp(o->name, name)) {
-			const char *at = o->names;
-			int n = *(const int *)((const char *)p->base + o->off);
+	const struct opt *o = &p->table[row_of(p, name)];
 
-			for (int i = 0; at && i <= n; i++)
-				at = next_name(at, buf);
-			return buf;
-		}
-	assert(false); /* the option stands in no table */
-	return "";
+	return opt_choice_name(p, name,
+			       *(const int *)((const char *)p->base + o->off),
+			       buf);
 }

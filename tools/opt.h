@@ -88,6 +88,10 @@ bool opt_given(const struct opt_parsed *p, const char *name);
 const char *opt_choice(const struct opt_parsed *p, const char *name,
 		       char buf[32]);
 
+/* The i-th name of an OPT_CHOICE into buf; NULL behind the last. */
+const char *opt_choice_name(const struct opt_parsed *p, const char *name,
+			    int i, char buf[32]);
+
 /* The table that every applet shares. */
 extern const struct opt opt_common_table[];
 

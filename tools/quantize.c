@@ -146,12 +146,10 @@ static int check_args(struct job *j, struct err *err)
 {
 	const struct args *a = j->args;
 	const struct opt_parsed *o = j->call->opt;
-	char method[32], format[32];
+	char method[32];
 
 	opt_choice(o, "method", method);
-	opt_choice(o, "format", format);
 	j->method = gq_method_find(method);
-	j->format = qf_find(format);
 	if (!a->output)
 		return err_set(err, ERR_USAGE, "-o DIR says where to write, "
 			       "and is missing");
@@ -161,9 +159,6 @@ static int check_args(struct job *j, struct err *err)
 	if (!j->method)
 		return err_set(err, ERR_UNSUP, "--method %s " LATER
 			       "; gptq and rtn are", method);
-	if (!j->format)
-		return err_set(err, ERR_UNSUP, "--format %s " LATER
-			       "; gptq and gptq_v2 are", format);
 	if (j->method->needs_hessian && !a->calib.count)
 		return err_set(err, ERR_USAGE, "--method %s needs --calib "
 			       "FILE (text to calibrate with)", method);
@@ -171,7 +166,7 @@ static int check_args(struct job *j, struct err *err)
 		return err_set(err, ERR_USAGE, "--method %s knows no %s: it "
 			       "does not look at activations", method,
 			       a->desc_act ? "--desc-act" : "--static-groups");
-	return 0;
+	return call_layout(j->call, "format", &j->format, err);
 }
 
 static int open_model(struct job *j, struct err *err)

@@ -143,14 +143,17 @@ static int open_model(struct job *j, struct err *err)
 			       "; it is for --to dense", j->to);
 	j->work = (struct repack_job) {
 		.model = j->model, .survey = &j->survey,
-		.to = qf_find(j->to), .dense_type = dense_type(j),
+		.dense_type = dense_type(j),
 		.shard_size = a->single_file ? 0 : a->shard_size,
 		.prove = a->check, .threads = j->call->threads,
 		.progress = &j->call->ui->progress
 	};
-	if (!j->work.to && strcmp(j->to, "dense"))
-		return err_set(err, ERR_UNSUP, "--to %s " LATER "; gptq, "
-			       "gptq_v2 and dense are", j->to);
+	/* (a dense model that stays so has no layout to be found) */
+	if (strcmp(j->to, "dense") &&
+	    call_layout(j->call, "to", &j->work.to, err))
+		return -1;
+	if (j->work.to == &qf_marlin) /* its readers know no index */
+		j->work.shard_size = 0;
 	return repack_plan(&j->work, &j->step, &j->refused, err);
 }
 

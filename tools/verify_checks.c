@@ -178,15 +178,18 @@ static int score_both(struct verify *v, const char *file, struct err *err)
 	if (open_llm(v, v->model, &v->llm, err) ||
 	    open_llm(v, v->dense, &v->base, err))
 		return -1;
-	if (read_text(v, file, &id, &n, err) ||
-	    rt_score_kld(v->base, v->llm, id, n, v->seqlen,
-			 &v->call->ui->progress, &v->kld, err))
+	if (read_text(v, file, &id, &n, err))
+		return -1;
+	if (rt_score_kld(v->base, v->llm, id, n, v->seqlen,
+			 &v->call->ui->progress, &v->kld, err)) {
+		err_ctx(err, "%s", file);
 		goto out;
+	}
 	v->have_kld = true;
 	ret = 0;
 out:
 	free(id);
-	return ret ? err_ctx(err, "%s", file) : 0;
+	return ret;
 }
 
 static int score_one(struct verify *v, struct err *err)
@@ -199,8 +202,9 @@ static int score_one(struct verify *v, struct err *err)
 
 	if (open_llm(v, v->model, &v->llm, err))
 		return -1;
-	if (read_text(v, file, &id, &n, err) ||
-	    rt_score_ppl(v->llm, id, n, v->seqlen, p, &v->ppl, err)) {
+	if (read_text(v, file, &id, &n, err))
+		return -1;
+	if (rt_score_ppl(v->llm, id, n, v->seqlen, p, &v->ppl, err)) {
 		err_ctx(err, "%s", file);
 		goto out;
 	}

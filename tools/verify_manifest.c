@@ -208,7 +208,7 @@ int verify_manifest(struct verify *v, struct verify_check *c, struct err *err)
 	int ret = -1;
 
 	if (json_read_file(path, &j, err))
-		goto out;
+		return -1;
 	if (json_uint(json_find(j, "manifest"), 1, &version) || version != 1) {
 		err_set(err, ERR_INPUT, "this is no manifest of version 1");
 		goto out;

@@ -15,6 +15,8 @@ static void fault_lines(const struct verify *v)
 	const struct ui *ui = v->call->ui;
 	uint32_t most = ui->verbose ? s->count : FAULTS_SHOWN;
 
+	if (s->count == 1 && s->errors == 1)
+		return; /* the check's own line tells it */
 	for (uint32_t i = 0; i < s->count && i < most; i++) {
 		const struct check_fault *f = &s->fault[i];
 
