@@ -1,6 +1,7 @@
 #include "repack_impl.h"
 
 #include "base/err.h"
+#include "base/json.h"
 #include "base/mem.h"
 #include "container/st.h"
 
@@ -185,11 +186,16 @@ int repack_plan(const struct repack_job *job, struct repack_step **steps,
 		.fn = try_layer, .ctx = &t, .what = "plan",
 		.progress = job->progress };
 	enum action *action = mem_alloc(count, sizeof(*action), err);
+	struct cJSON *config = NULL;
 	int ret = -1;
 
 	*refused = 0;
+	*steps = NULL;
+	/* can the config say it at all? */
+	if (!action || repack_config_foreign(job, &config, err))
+		goto out;
 	*steps = mem_alloc(count, sizeof(**steps), err);
-	if (!action || !*steps || decide_all(job, *steps, action, err))
+	if (!*steps || decide_all(job, *steps, action, err))
 		goto out;
 	t.steps = *steps;
 	t.action = action;
@@ -199,6 +205,7 @@ int repack_plan(const struct repack_job *job, struct repack_step **steps,
 		*refused += (*steps)[i].refused;
 	ret = 0;
 out:
+	json_free(config);
 	free(action);
 	if (ret) {
 		free(*steps);

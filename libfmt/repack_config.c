@@ -145,6 +145,10 @@ static struct config_out describe(const struct repack_job *job)
 		.keep = q->tree
 	};
 
+	/* other methods' fields would only mislead */
+	if (q->method && (!strcmp(q->method, "awq") ||
+			  !strcmp(q->method, "compressed-tensors")))
+		c.keep = NULL;
 	return c;
 }
 
@@ -171,6 +175,12 @@ static int write_quantized(const struct repack_job *job, bool anew,
 	bool hold;
 	int ret = -1;
 
+	if (repack_config_foreign(job, &quant, err))
+		goto out;
+	if (quant) {
+		ret = config_write(job->out, m->config, quant, NULL, err);
+		goto out;
+	}
 	if (rules_hold(job, &hold, err))
 		goto out;
 	if (hold) {

@@ -58,6 +58,15 @@ int repack_dense_row(const struct ql *ql, uint32_t n, enum dtype type,
 int repack_config_write(const struct repack_job *job, bool anew,
 			struct err *err);
 
+/* ---- repack_foreign.c ---- */
+
+struct cJSON;
+
+/* The config of a layout with a config of its own (AWQ, compressed-tensors),
+ * else NULL.  ERR_UNSUP where it cannot describe what would be written. */
+int repack_config_foreign(const struct repack_job *job, struct cJSON **out,
+			  struct err *err);
+
 /* ---- repack_proof.c ---- */
 
 /* Compare job->model with what lies in job->out; *weights counts. */

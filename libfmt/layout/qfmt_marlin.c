@@ -148,13 +148,6 @@ static int codes(const struct qf_found *f, struct ql *ql, struct err *err)
 
 /* ---- writing ---- */
 
-/* The kernel knows groups of 128 and one group per row; larger groups are
- * split. */
-static uint32_t group_of_size(const struct ql_spec *s)
-{
-	return s->groups == 1 || s->group_size % 128 ? s->group_size : 128;
-}
-
 static int accept(const struct ql_spec *s, struct err *err)
 {
 	if (s->bits != 4)
@@ -170,13 +163,9 @@ static int accept(const struct ql_spec *s, struct err *err)
 		return err_set(err, ERR_UNSUP, "marlin holds inputs in "
 			       "multiples of 128 and outputs of 256, not %u "
 			       "and %u", s->in, s->out);
-	if (s->groups > 1 && group_of_size(s) != 128)
+	if (s->groups > 1 && s->group_size != 128)
 		return err_set(err, ERR_UNSUP, "marlin has groups of 128 or "
 			       "one per row, not of %u", s->group_size);
-	if (s->groups > 1 && s->in % s->group_size)
-		return err_set(err, ERR_UNSUP, "marlin's groups must divide "
-			       "the inputs: %u inputs in groups of %u do not",
-			       s->in, s->group_size);
 	if (s->scale_type != DT_F16)
 		return err_set(err, ERR_UNSUP, "marlin has F16 scales, this "
 			       "layer's are %s",
@@ -190,7 +179,7 @@ static int plan(const struct ql_spec *s, struct qf_plan *p, struct err *err)
 	if (accept(s, err))
 		return -1;
 	qf_plan_add(p, "B", DT_I32, s->in / TILE_IN, 2 * (uint64_t)s->out);
-	qf_plan_add(p, "s", DT_F16, s->in / group_of_size(s), s->out);
+	qf_plan_add(p, "s", DT_F16, s->groups, s->out);
 	return 0;
 }
 
@@ -234,18 +223,10 @@ out:
 
 static int write_of(const struct ql *ql, void *const part[], struct err *err)
 {
-	struct ql wide = { .mem = NULL };
-	int ret = -1;
-
-	if (accept(&ql->spec, err) ||
-	    qf_split(ql, group_of_size(&ql->spec), &wide, err) ||
-	    put_scales(&wide, part[1], err))
-		goto out;
+	if (accept(&ql->spec, err) || put_scales(ql, part[1], err))
+		return -1;
 	put_codes(ql, part[0]);
-	ret = 0;
-out:
-	free(wide.mem);
-	return ret;
+	return 0;
 }
 
 /* ---- the row ---- */
