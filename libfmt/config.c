@@ -229,6 +229,8 @@ static int read_home(const struct cJSON *o, struct config_quant *q,
 		return -1;
 	if (q->sym < 0 && zero_point >= 0)
 		q->sym = !zero_point;
+	if (q->desc_act < 0 && q->method && !strcasecmp(q->method, "awq"))
+		q->desc_act = 0; /* it has no g_idx */
 	if (!dynamic || json_is_null(dynamic))
 		return 0;
 	if (!json_is_object(dynamic))
@@ -247,6 +249,9 @@ static int words_differ(const char *a, const char *b)
 static const char *contradiction(const struct config_quant *a,
 				 const struct config_quant *b)
 {
+	/* the method first: the others follow from it */
+	if (words_differ(a->method, b->method))
+		return "quant_method";
 	if (a->bits && b->bits && a->bits != b->bits)
 		return "bits";
 	if (a->group_size && b->group_size && a->group_size != b->group_size)
@@ -255,8 +260,6 @@ static const char *contradiction(const struct config_quant *a,
 		return "desc_act";
 	if (a->sym >= 0 && b->sym >= 0 && a->sym != b->sym)
 		return "sym";
-	if (words_differ(a->method, b->method))
-		return "quant_method";
 	if (words_differ(a->format, b->format))
 		return "checkpoint_format";
 	return NULL;

@@ -282,7 +282,9 @@ static int walk(struct job *j, struct err *err)
 		.format = j->format,
 		.calib = j->method->needs_hessian ? &j->calib : NULL,
 		.true_sequential = a->true_sequential,
-		.shard_size = a->shard_size, .out = io_stage_path(j->stage),
+		/* readers of marlin know no index */
+		.shard_size = j->format == &qf_marlin ? 0 : a->shard_size,
+		.out = io_stage_path(j->stage),
 		.progress = &j->call->ui->progress,
 		.done = on_layer, .ctx = j
 	};
