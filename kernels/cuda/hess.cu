@@ -283,7 +283,8 @@ __global__ void rest_kernel(struct chol c, uint32_t b)
 /* Row b of blocks of the inverse; block j of it. */
 __global__ void inverse_kernel(struct chol c, uint32_t b)
 {
-	__shared__ double mid[NB][NB + 1];
+	extern __shared__ double sh[];
+	double(*mid)[NB + 1] = (double(*)[NB + 1])sh;
 	const uint32_t j = blockIdx.x, r0 = b * NB, c0 = j * NB;
 	const uint32_t tx = threadIdx.x % 16, ty = threadIdx.x / 16;
 	const double *inv = c.inv + (size_t)b * NB * NB;
@@ -353,8 +354,9 @@ static int launch_factor(struct be *be, const struct be_factor *f,
 			return -1;
 	}
 	for (uint32_t b = 0; b < blocks; b++)
-		if (cu_launch(be, "factor", { dim3(b + 1), dim3(256), 0 }, err,
-			      inverse_kernel, *c, b))
+		if (cu_launch(be, "factor", { dim3(b + 1), dim3(256),
+					      NB * (NB + 1) * sizeof(double) },
+			      err, inverse_kernel, *c, b))
 			return -1;
 	return cu_launch(be, "factor", all, err, upper_kernel, *c,
 			 (float *)f->u->p, (size_t)f->u->ld);

@@ -528,6 +528,20 @@ static void bench_solver(struct bench *b)
 	bench_quant(b, 4096);
 }
 
+/* The linears of a layer of Llama 2 7B, q, k, v and gate, up as one each. */
+static void bench_layer(struct bench *b)
+{
+	static const uint32_t ms[] = { 1, 4, 8, 16, 32, 64, 128, 256, 512, 2048,
+				       0 };
+
+	if (b->api == &be_cpu || b->api == &be_ref)
+		return; /* minutes */
+	bench_qgemm(b, (const uint32_t[]){ 12288, 4096, 4, 128 }, ms, 0);
+	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 4, 128 }, ms, 0);
+	bench_qgemm(b, (const uint32_t[]){ 22016, 4096, 4, 128 }, ms, 0);
+	bench_qgemm(b, (const uint32_t[]){ 4096, 11008, 4, 128 }, ms, 0);
+}
+
 static const struct {
 	const char *name;
 	void (*run)(struct bench *b);
@@ -536,6 +550,7 @@ static const struct {
 	{ "gemm", bench_dense },
 	{ "attend", bench_context },
 	{ "quant", bench_solver },
+	{ "layer", bench_layer },
 };
 
 int kit_bench(const char *device, const char *kernel, uint32_t threads,

@@ -291,7 +291,8 @@ static void sweep_compare(struct kit *k, struct sweep *s)
 
 static void test_sweep(struct kit *k)
 {
-	static const uint32_t ns[] = { 1, 2, 5, 7, 8, 9, 31, 64, 128, 130 };
+	static const uint32_t ns[] = { 1, 2, 5, 7, 8, 9, 31, 64, 128, 130,
+					300 };
 	static const uint32_t ms[] = { 1, 3, 4, 8, 15, 16, 17, 40 };
 	static const uint8_t bits[] = { 2, 3, 4, 8 };
 
