@@ -61,8 +61,8 @@ int call_layout(const struct call *c, const char *option,
 		if (writable(each, &other) && n < sizeof(list))
 			n += (size_t)snprintf(list + n, sizeof(list) - n,
 					      "%s%s", n ? ", " : "", each);
-	return err_set(err, ERR_UNSUP, "--%s %s is not in this version; there "
-		       "is %s", option, name, list);
+	return err_set(err, ERR_UNSUP, "--%s %s is not in this version; %s "
+		       "are", option, name, list);
 }
 
 static int ends_in(const char *s, const char *tail)

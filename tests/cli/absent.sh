@@ -1,0 +1,32 @@
+# What is not there yet ends with status 4 and a plain sentence.
+. "$ROOT/tests/cli/lib"
+refused gptq-quantize "$T" -o q --calib x --mse
+refused gptq-quantize "$T" -o q --calib x --act-group-aware
+refused gptq-quantize "$T" -o q --calib x --rule '.*:bits=8'
+refused gptq-quantize "$T" -o q --calib x --lm-head
+refused gptq-quantize "$T" -o q --calib x --plan
+refused gptq-quantize "$T" -o q --calib x --resume
+refused gptq-quantize "$T" -o q --calib x --max-memory 4G
+refused gptq-quantize "$T" -o q --calib x --max-device-memory 4G
+refused gptq-quantize "$T" -o q --calib x --method gptaq
+refused gptq-quantize "$T" -o q --calib x --method hqq
+refused gptq-inspect "$Q" --stats
+refused gptq-inspect "$Q" --tensor lm_head.weight
+refused gptq-inspect "$Q" --kernels
+refused gptq-inspect "$Q" --diff "$T"
+refused gptq-inspect "$Q" --hash
+refused gptq-inspect hf:owner/name
+refused gptq-inspect https://example.org/model.safetensors
+refused gptq-repack "$Q" -o r --to gguf | sed 's/;.* are/; OTHERS are/'
+refused gptq-repack "$Q" -o r --act-order sort
+refused gptq-repack "$Q" -o r --act-order drop
+refused gptq-repack "$Q" -o r --group-size 64
+refused gptq-repack "$Q" -o r --bits 8
+refused gptq-repack "$Q" -o r --pad-mlp 512
+refused gptq-repack "$Q" -o r --fix
+refused gptq-repack "$Q" -o r --dtype f32
+refused gptq-verify "$Q" --kernels
+refused gptq-run "$Q" --chat
+refused gptq-run "$Q" --bench
+refused gptq-run "$Q" --batch-file x
+only
