@@ -2,7 +2,7 @@
  * random and edge shapes, between guard pages; and their speed.
  *
  *	check [--quick] [--device NAME] [--kernel NAME] [--seed N]
- *	check --bench [--only qgemm|gemm|attend|quant] [--device NAME]
+ *	check --bench [--only qgemm|gemm|attend|quant|layer] [--device NAME]
  *	      [--kernel NAME] [--threads N]
  *
  * Without --device: all CPU kernels this machine runs, and the GPU where there
