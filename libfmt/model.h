@@ -6,9 +6,9 @@
  * without one the single weight file, or every *.safetensors when all of them
  * are shards of one set ("-00001-of-").  model.safetensors beside an index
  * wins over the index.  Where there is no safetensors file the same holds for
- * pytorch_model.bin, its index, and *.bin, *.pt, *.pth.  Shard names with "/" at
- * the front, ".." or NUL are refused; a tensor in the index but in no file, or
- * in two files, is an error that names both.
+ * pytorch_model.bin, its index, and *.bin, *.pt, *.pth.  Shard names with "/"
+ * at the front, ".." or NUL are refused; a tensor in the index but in no file,
+ * or in two files, is an error that names both.
  *
  * A Git-LFS pointer or an HTML page in a weight file's place is said to be one.
  * Everything is opened read-only. */

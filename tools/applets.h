@@ -27,7 +27,7 @@ struct applet {
 	const char *usage;       /* "MODEL -o OUT [options]" */
 	const char *examples[2]; /* real commands */
 	const struct opt *options;
-	size_t args_size;        /* of the struct that the table's offsets mean */
+	size_t args_size;        /* of the struct the table's offsets mean */
 	/* The whole applet: the exit status, or -1 with err filled. */
 	int (*run)(const struct call *c, struct err *err);
 };

@@ -248,7 +248,8 @@ static void hold_standard_files(void)
  * threads three times slower than one.  So set it and start again, once. */
 static void wait_without_spinning(char **argv)
 {
-	if (getenv("OMP_WAIT_POLICY") || setenv("OMP_WAIT_POLICY", "passive", 1))
+	if (getenv("OMP_WAIT_POLICY") ||
+	    setenv("OMP_WAIT_POLICY", "passive", 1))
 		return;
 	execv("/proc/self/exe", argv); /* returns only where it cannot */
 }

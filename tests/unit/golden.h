@@ -106,7 +106,8 @@ static inline const struct tensor *expected_of(const struct golden *g,
 
 /* Number of weights that are not the expected bits, rounded once to the type
  * of the expected tensor. */
-static inline uint32_t wrong_weights(const struct ql *ql, const struct tensor *want)
+static inline uint32_t wrong_weights(const struct ql *ql,
+				     const struct tensor *want)
 {
 	uint32_t size = tensor_dtype_bits(want->type) / 8, wrong = 0;
 	float *row = malloc(ql->spec.in * sizeof(float));
@@ -127,8 +128,9 @@ static inline uint32_t wrong_weights(const struct ql *ql, const struct tensor *w
 }
 
 /* The bytes that f writes are those of the golden tensors. */
-static inline void assert_written_back(const struct golden *g, const struct ql *ql,
-				const struct qfmt *f)
+static inline void assert_written_back(const struct golden *g,
+				       const struct ql *ql,
+				       const struct qfmt *f)
 {
 	struct parts p;
 	struct err err;
