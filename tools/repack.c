@@ -15,58 +15,56 @@
 struct args {
 	const char *output;
 	bool force, single_file, check, plan, fix, lossy;
-	int to, dtype, act_order, bits;
-	int64_t group_size, pad_mlp;
+	int to, dtype, act_order;
+	int64_t group_size, bits, pad_mlp;
 	uint64_t shard_size;
 };
-#define AT(field) .off = offsetof(struct args, field)
+#define OPT_ARGS struct args
 
 static const struct opt options[] = {
 	{ .kind = OPT_HEAD, .help = "Output" },
-	{ .kind = OPT_TEXT, .letter = 'o', .name = "output", .arg = "DIR",
-	  .help = "the folder to write (required without --plan)",
-	  AT(output) },
-	{ .kind = OPT_FLAG, .letter = 'f', .name = "force",
-	  .help = "replace DIR when it is there", AT(force) },
-	{ .kind = OPT_CHOICE, .name = "to", .arg = "FORMAT",
+	{ AT_TEXT(output), .letter = 'o', .name = "output", .arg = "DIR",
+	  .help = "the folder to write (required without --plan)" },
+	{ AT_FLAG(force), .letter = 'f', .name = "force",
+	  .help = "replace DIR when it is there" },
+	{ AT_CHOICE(to), .name = "to", .arg = "FORMAT",
 	  .help = "layout written; a dense model stays dense by itself",
-	  AT(to), .def = "gptq",
+	  .def = "gptq",
 	  .names = "gptq|gptq_v2|marlin|awq|compressed-tensors|gguf|dense" },
-	{ .kind = OPT_CHOICE, .name = "dtype", .arg = "TYPE",
+	{ AT_CHOICE(dtype), .name = "dtype", .arg = "TYPE",
 	  .help = "of dense weights, with --to dense (default: the model's)",
-	  AT(dtype), .names = "f16|bf16|f32" },
-	{ .kind = OPT_SIZE, .name = "shard-size", .arg = "SIZE",
-	  .help = "largest weight file", AT(shard_size), .def = "5GB" },
-	{ .kind = OPT_FLAG, .name = "single-file",
-	  .help = "one weight file, whatever its size", AT(single_file) },
+	  .names = "f16|bf16|f32" },
+	{ AT_SIZE(shard_size), .name = "shard-size", .arg = "SIZE",
+	  .help = "largest weight file", .def = "5GB" },
+	{ AT_FLAG(single_file), .name = "single-file",
+	  .help = "one weight file, whatever its size" },
 	{ .kind = OPT_HEAD, .help = "Proof" },
-	{ .kind = OPT_FLAG, .name = "check",
+	{ AT_FLAG(check), .name = "check",
 	  .help = "read the result back and compare all weights bit for bit "
-		"(default)", AT(check), .def = "1" },
-	{ .kind = OPT_UNFLAG, .name = "no-check",
-	  .help = "leave that out", AT(check) },
-	{ .kind = OPT_FLAG, .name = "plan",
-	  .help = "say what would happen to each layer, write nothing",
-	  AT(plan) },
-	{ .kind = OPT_FLAG, .name = "fix",
-	  .help = "do all that gptq-inspect --doctor proposes", AT(fix),
+		"(default)", .def = "1" },
+	{ AT_UNFLAG(check), .name = "no-check",
+	  .help = "leave that out" },
+	{ AT_FLAG(lossy), .name = "lossy",
+	  .help = "also convert layers whose config and tensors contradict "
+		"each other, as they are read" },
+	{ AT_FLAG(plan), .name = "plan",
+	  .help = "say what would happen to each layer, write nothing" },
+	{ AT_FLAG(fix), .name = "fix",
+	  .help = "do all that gptq-inspect --doctor proposes",
 	  .absent = LATER "; gptq-inspect --doctor names what to do" },
-	{ .kind = OPT_CHOICE, .name = "act-order", .arg = "HOW",
+	{ AT_CHOICE(act_order), .name = "act-order", .arg = "HOW",
 	  .help = "keep g_idx, sort rows by group, or drop it where that is "
-		"lossless", AT(act_order), .def = "keep",
+		"lossless", .def = "keep",
 	  .names = "keep|sort|drop" },
-	{ .kind = OPT_INT, .name = "group-size", .arg = "N",
-	  .help = "split groups into smaller ones", AT(group_size),
+	{ AT_INT(group_size), .name = "group-size", .arg = "N",
+	  .help = "split groups into smaller ones",
 	  .lo = 1, .hi = 1 << 24, .absent = LATER "; groups stay as they are" },
-	{ .kind = OPT_INT, .name = "bits", .arg = "N",
-	  .help = "widen codes", AT(bits), .lo = 2, .hi = 8,
+	{ AT_INT(bits), .name = "bits", .arg = "N",
+	  .help = "widen codes", .lo = 2, .hi = 8,
 	  .absent = LATER "; codes stay as wide as they are" },
-	{ .kind = OPT_INT, .name = "pad-mlp", .arg = "N",
-	  .help = "zero-pad the MLP to a multiple", AT(pad_mlp), .lo = 1,
+	{ AT_INT(pad_mlp), .name = "pad-mlp", .arg = "N",
+	  .help = "zero-pad the MLP to a multiple", .lo = 1,
 	  .hi = 1 << 20, .absent = LATER "; sizes stay as they are" },
-	{ .kind = OPT_FLAG, .name = "lossy",
-	  .help = "allow what is not exact", AT(lossy),
-	  .absent = LATER "; only exact conversions are made" },
 	{ .kind = OPT_END }
 };
 
@@ -145,7 +143,8 @@ static int open_model(struct job *j, struct err *err)
 		.model = j->model, .survey = &j->survey,
 		.dense_type = dense_type(j),
 		.shard_size = a->single_file ? 0 : a->shard_size,
-		.prove = a->check, .threads = j->call->threads,
+		.prove = a->check, .lossy = a->lossy,
+	  .threads = j->call->threads,
 		.progress = &j->call->ui->progress
 	};
 	/* (a dense model that stays so has no layout to be found) */

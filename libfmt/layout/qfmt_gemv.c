@@ -242,7 +242,7 @@ static uint32_t fast_code(const uint8_t *rows, uint32_t n, uint32_t k)
 	uint32_t flat = 64 * (n % 4) + c % 64;
 	size_t at = 64 * (size_t)(c / 64) + flat / 4;
 
-	return half_le16(rows + 2 * at) >> 4 * (flat % 4) & 15u;
+	return (uint32_t)half_le16(rows + 2 * at) >> 4 * (flat % 4) & 15u;
 }
 
 static int fast_codes(const struct qf_found *f, struct ql *ql,
