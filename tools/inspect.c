@@ -17,44 +17,41 @@ struct args {
 	const char *match, *tensor, *diff;
 	int64_t head;
 };
-#define AT(field) .off = offsetof(struct args, field)
+#define OPT_ARGS struct args
 
 static const struct opt options[] = {
 	{ .kind = OPT_HEAD, .help = "What to show (one screen when none is "
 		"given)" },
-	{ .kind = OPT_FLAG, .name = "tensors", .help = "a table of all tensors",
-	  AT(tensors) },
-	{ .kind = OPT_FLAG, .name = "layers",
-	  .help = "a table of all linear layers", AT(layers) },
-	{ .kind = OPT_FLAG, .name = "files", .help = "a table of all weight "
-		"files", AT(files) },
-	{ .kind = OPT_TEXT, .name = "match", .arg = "REGEX",
-	  .help = "only tensors and layers whose name matches", AT(match) },
-	{ .kind = OPT_FLAG, .name = "doctor",
+	{ AT_FLAG(tensors), .name = "tensors",
+	  .help = "a table of all tensors" },
+	{ AT_FLAG(layers), .name = "layers",
+	  .help = "a table of all linear layers" },
+	{ AT_FLAG(files), .name = "files", .help = "a table of all weight "
+		"files" },
+	{ AT_TEXT(match), .name = "match", .arg = "REGEX",
+	  .help = "only tensors and layers whose name matches" },
+	{ AT_FLAG(hash), .name = "hash",
+	  .help = "XXH3-128 of each tensor and of the model" },
+	{ AT_FLAG(doctor), .name = "doctor",
 	  .help = "every known problem, who refuses it and what mends it; "
-		"exit 1 on an error", AT(doctor) },
-	{ .kind = OPT_FLAG, .letter = 'P', .name = "print-path",
-	  .help = "on success print MODEL on stdout, the report on stderr",
-	  AT(print_path) },
-	{ .kind = OPT_FLAG, .name = "stats",
-	  .help = "ranges and histograms of each layer", AT(stats),
+		"exit 1 on an error" },
+	{ AT_FLAG(print_path), .letter = 'P', .name = "print-path",
+	  .help = "on success print MODEL on stdout, the report on stderr" },
+	{ AT_FLAG(stats), .name = "stats",
+	  .help = "ranges and histograms of each layer",
 	  .absent = LATER "; gptq-verify checks the values of every layer" },
-	{ .kind = OPT_TEXT, .name = "tensor", .arg = "NAME",
-	  .help = "decode one tensor", AT(tensor),
+	{ AT_TEXT(tensor), .name = "tensor", .arg = "NAME",
+	  .help = "decode one tensor",
 	  .absent = LATER "; --tensors shows type, shape and place" },
-	{ .kind = OPT_INT, .name = "head", .arg = "N",
-	  .help = "only the first elements of --tensor", AT(head), .lo = 1,
+	{ AT_INT(head), .name = "head", .arg = "N",
+	  .help = "only the first elements of --tensor", .lo = 1,
 	  .hi = 1 << 30, .absent = LATER },
-	{ .kind = OPT_FLAG, .name = "kernels",
-	  .help = "which kernels can run it here", AT(kernels),
+	{ AT_FLAG(kernels), .name = "kernels",
+	  .help = "which kernels can run it here",
 	  .absent = LATER "; gptq-run -v names the kernel that is used" },
-	{ .kind = OPT_TEXT, .name = "diff", .arg = "MODEL",
-	  .help = "compare with another checkpoint", AT(diff),
+	{ AT_TEXT(diff), .name = "diff", .arg = "MODEL",
+	  .help = "compare with another checkpoint",
 	  .absent = LATER "; gptq-verify --against compares the weights" },
-	{ .kind = OPT_FLAG, .name = "hash",
-	  .help = "a hash of each tensor and of the model", AT(hash),
-	  .absent = LATER "; gptq-verify --write-manifest hashes every "
-		"tensor" },
 	{ .kind = OPT_END }
 };
 
@@ -119,6 +116,40 @@ out:
 	return ret;
 }
 
+/* ---- --hash ---- */
+
+/* The model's hash covers name, type, shape and bytes of every tensor, in the
+ * order of the names. */
+static int hash_tensors(struct inspect *r, struct err *err)
+{
+	const struct model *m = r->model;
+	struct hash *all = hash_new(err);
+	char line[256], shape[96];
+	int n, ret = -1;
+
+	r->hash = mem_alloc(m->tensor_count, sizeof(*r->hash), err);
+	if (!all || !r->hash)
+		goto out;
+	for (uint32_t i = 0; i < m->tensor_count; i++) {
+		const struct tensor *t = &m->tensor[i];
+
+		hash_bytes(t->data, (size_t)t->size, r->hash[i]);
+		n = snprintf(line, sizeof(line), "\t%s\t%s\t%s\n",
+			     tensor_dtype_name(t->type),
+			     tensor_shape_text(t, shape), r->hash[i]);
+		hash_add(all, t->name, strlen(t->name));
+		hash_add(all, line, (size_t)n);
+		if (prog_step(&r->ui->progress, "hash", i + 1,
+			      m->tensor_count, err))
+			goto out;
+	}
+	hash_end(all, r->model_hash);
+	ret = 0;
+out:
+	hash_free(all);
+	return ret;
+}
+
 /* ---- the applet ---- */
 
 static int gather(struct inspect *r, const struct call *c, struct err *err)
@@ -138,6 +169,8 @@ static int gather(struct inspect *r, const struct call *c, struct err *err)
 	/* an architecture that we do not run can still be looked at */
 	r->cfg_known = config &&
 		       !llama_config_read(config, NULL, &r->cfg, &why);
+	if (a->hash && hash_tensors(r, err))
+		return -1;
 	return narrow(r, a->match, err);
 }
 
@@ -145,12 +178,14 @@ static int show(const struct inspect *r, const struct args *a, struct err *err)
 {
 	if (r->ui->json)
 		return inspect_json(r, err);
-	if (!a->tensors && !a->layers && !a->files && !a->doctor)
+	if (!a->tensors && !a->layers && !a->files && !a->doctor && !a->hash)
 		inspect_screen(r);
 	if ((a->files && inspect_files(r, err)) ||
 	    (a->layers && inspect_layers(r, err)) ||
 	    (a->tensors && inspect_tensors(r, err)))
 		return -1;
+	if (a->hash)
+		inspect_hashes(r);
 	if (a->doctor)
 		inspect_doctor(r);
 	return 0;
@@ -176,6 +211,7 @@ static int inspect_run(const struct call *c, struct err *err)
 	if (ret == 0 && a->print_path)
 		puts(c->model);
 out:
+	free(r.hash);
 	free(r.show_layer);
 	free(r.show_tensor);
 	doctor_release(&r.doctor);

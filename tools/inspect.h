@@ -3,6 +3,7 @@
 #ifndef TOOLS_INSPECT_H
 #define TOOLS_INSPECT_H
 
+#include "../libfmt/base/hash.h"
 #include "../libfmt/doctor.h"
 #include "../libfmt/llama.h"
 #include "../libfmt/model.h"
@@ -21,6 +22,10 @@ struct inspect {
 	const char *architecture, *model_type; /* or NULL */
 	bool *show_layer;       /* [survey.count]: --match lets it through */
 	bool *show_tensor;      /* [model->tensor_count] */
+	/* --hash: of each tensor's bytes, [model->tensor_count], or NULL; and
+	 * of the whole, whatever files the tensors are in */
+	char (*hash)[HASH_HEX];
+	char model_hash[HASH_HEX];
 };
 
 /* The default screen. */
@@ -28,6 +33,8 @@ void inspect_screen(const struct inspect *r);
 int inspect_tensors(const struct inspect *r, struct err *err);
 int inspect_layers(const struct inspect *r, struct err *err);
 int inspect_files(const struct inspect *r, struct err *err);
+/* A line for each tensor, and one for the model. */
+void inspect_hashes(const struct inspect *r);
 /* Every problem, who refuses it, what mends it. */
 void inspect_doctor(const struct inspect *r);
 /* All of it. */

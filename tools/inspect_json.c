@@ -115,6 +115,8 @@ static void add_tensors(struct cJSON *o, const struct inspect *r)
 			cJSON_AddNumberToObject(j, "offset",
 						(double)t->offset);
 		cJSON_AddNumberToObject(j, "bytes", (double)t->size);
+		if (r->hash)
+			ui_json_text(j, "hash", r->hash[i]);
 		cJSON_AddItemToArray(list, j);
 	}
 }
@@ -164,6 +166,8 @@ int inspect_json(const struct inspect *r, struct err *err)
 	cJSON_AddNumberToObject(o, "bytes", (double)s->bytes);
 	number_or_null(o, "bits_per_weight", s->quantized > 0,
 		       s->bits_per_weight);
+	if (r->hash)
+		ui_json_text(o, "hash", r->model_hash);
 	add_quantization(o, r);
 	add_files(o, r);
 	add_layers(o, r);

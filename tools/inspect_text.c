@@ -240,6 +240,15 @@ int inspect_files(const struct inspect *r, struct err *err)
 	return ret;
 }
 
+void inspect_hashes(const struct inspect *r)
+{
+	for (uint32_t i = 0; i < r->model->tensor_count; i++)
+		if (r->show_tensor[i])
+			fprintf(r->out, "%s  %s\n", r->hash[i],
+				r->model->tensor[i].name);
+	fprintf(r->out, "%s  (model)\n", r->model_hash);
+}
+
 void inspect_doctor(const struct inspect *r)
 {
 	const struct doctor *d = &r->doctor;

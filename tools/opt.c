@@ -11,28 +11,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define AT(field) .off = offsetof(struct opt_common, field)
+#define OPT_ARGS struct opt_common
 
 const struct opt opt_common_table[] = {
 	{ .kind = OPT_HEAD, .help = "Common" },
-	{ .kind = OPT_INT, .letter = 't', .name = "threads", .arg = "N",
-	  .help = "threads to use, 0: every usable core", AT(threads),
+	{ AT_INT(threads), .letter = 't', .name = "threads", .arg = "N",
+	  .help = "threads to use, 0: every usable core",
 	  .def = "0", .lo = 0, .hi = 4096 },
-	{ .kind = OPT_TEXT, .name = "device", .arg = "NAME",
-	  .help = "auto, cpu, cuda or cuda:N", AT(device), .def = "auto" },
-	{ .kind = OPT_FLAG, .name = "json",
-	  .help = "print one JSON document instead of text", AT(json) },
-	{ .kind = OPT_FLAG, .letter = 'q', .name = "quiet",
-	  .help = "print errors only", AT(quiet) },
-	{ .kind = OPT_COUNT, .letter = 'v', .name = "verbose",
-	  .help = "say more", AT(verbose) },
-	{ .kind = OPT_CHOICE, .name = "color", .arg = "WHEN",
-	  .help = "colours: auto, always or never", AT(color), .def = "auto",
+	{ AT_TEXT(device), .name = "device", .arg = "NAME",
+	  .help = "auto, cpu, cuda or cuda:N", .def = "auto" },
+	{ AT_FLAG(json), .name = "json",
+	  .help = "print one JSON document instead of text" },
+	{ AT_FLAG(quiet), .letter = 'q', .name = "quiet",
+	  .help = "print errors only" },
+	{ AT_COUNT(verbose), .letter = 'v', .name = "verbose",
+	  .help = "say more" },
+	{ AT_CHOICE(color), .name = "color", .arg = "WHEN",
+	  .help = "colours: auto, always or never", .def = "auto",
 	  .names = "auto|always|never" },
-	{ .kind = OPT_FLAG, .letter = 'h', .name = "help",
-	  .help = "print this page", AT(help) },
-	{ .kind = OPT_FLAG, .name = "version",
-	  .help = "print the version, with -v the features", AT(version) },
+	{ AT_FLAG(help), .letter = 'h', .name = "help",
+	  .help = "print this page" },
+	{ AT_FLAG(version), .name = "version",
+	  .help = "print the version, with -v the features" },
 	{ .kind = OPT_END }
 };
 

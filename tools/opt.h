@@ -56,6 +56,24 @@ struct opt_list {
 	uint32_t count;
 };
 
+/* Kind and place of a row's value in one: AT_INT(tokens).  A field of another
+ * type than the kind stores does not compile.  OPT_ARGS is the struct, defined
+ * before the table. */
+#define OPT_AT(k, type, field)                                             \
+	.kind = k, .off = offsetof(OPT_ARGS, field) +                      \
+		0 * sizeof(char[_Generic(((OPT_ARGS *)0)->field, type: 1,  \
+			default: -1)])
+#define AT_FLAG(field) OPT_AT(OPT_FLAG, bool, field)
+#define AT_UNFLAG(field) OPT_AT(OPT_UNFLAG, bool, field)
+#define AT_COUNT(field) OPT_AT(OPT_COUNT, int, field)
+#define AT_TEXT(field) OPT_AT(OPT_TEXT, const char *, field)
+#define AT_LIST(field) OPT_AT(OPT_LIST, struct opt_list, field)
+#define AT_FILES(field) OPT_AT(OPT_FILES, struct opt_list, field)
+#define AT_INT(field) OPT_AT(OPT_INT, int64_t, field)
+#define AT_REAL(field) OPT_AT(OPT_REAL, double, field)
+#define AT_SIZE(field) OPT_AT(OPT_SIZE, uint64_t, field)
+#define AT_CHOICE(field) OPT_AT(OPT_CHOICE, int, field)
+
 /* What every applet shares. */
 struct opt_common {
 	bool help, version, quiet, json;

@@ -9,51 +9,48 @@
 #include <string.h>
 
 #define LATER "is not in this version"
-#define AT(field) .off = offsetof(struct verify_args, field)
+#define OPT_ARGS struct verify_args
 
 static const struct opt options[] = {
 	{ .kind = OPT_HEAD, .help = "Checks (structure is always checked)" },
-	{ .kind = OPT_TEXT, .name = "manifest", .arg = "FILE",
-	  .help = "hashes of all tensors are those of FILE", AT(manifest) },
-	{ .kind = OPT_TEXT, .name = "write-manifest", .arg = "FILE",
-	  .help = "write such a FILE", AT(write_manifest) },
-	{ .kind = OPT_TEXT, .name = "against", .arg = "MODEL",
-	  .help = "the dense original: error of every linear", AT(against) },
-	{ .kind = OPT_TEXT, .name = "ppl", .arg = "FILE",
-	  .help = "perplexity on a text (or .ids), also of the original",
-	  AT(ppl) },
-	{ .kind = OPT_TEXT, .name = "kld", .arg = "FILE",
-	  .help = "divergence from the original on a text (or .ids)",
-	  AT(kld) },
-	{ .kind = OPT_INT, .name = "seqlen", .arg = "N",
+	{ AT_TEXT(manifest), .name = "manifest", .arg = "FILE",
+	  .help = "hashes of all tensors are those of FILE" },
+	{ AT_TEXT(write_manifest), .name = "write-manifest", .arg = "FILE",
+	  .help = "write such a FILE" },
+	{ AT_TEXT(against), .name = "against", .arg = "MODEL",
+	  .help = "the dense original: error of every linear" },
+	{ AT_TEXT(ppl), .name = "ppl", .arg = "FILE",
+	  .help = "perplexity on a text (or .ids), also of the original" },
+	{ AT_TEXT(kld), .name = "kld", .arg = "FILE",
+	  .help = "divergence from the original on a text (or .ids)" },
+	{ AT_INT(seqlen), .name = "seqlen", .arg = "N",
 	  .help = "tokens of a window, at most the model's context",
-	  AT(seqlen), .def = "2048", .lo = 2, .hi = 1 << 20 },
-	{ .kind = OPT_FLAG, .name = "kernels",
-	  .help = "every kernel on layers of this model", AT(kernels),
+	  .def = "2048", .lo = 2, .hi = 1 << 20 },
+	{ AT_FLAG(kernels), .name = "kernels",
+	  .help = "every kernel on layers of this model",
 	  .absent = LATER "; gptq-run -v names the kernel that is used" },
 
 	{ .kind = OPT_HEAD, .help = "Limits (exit 1 beyond them)" },
-	{ .kind = OPT_REAL, .name = "max-ppl", .arg = "F",
-	  .help = "perplexity", AT(max_ppl), .lo = 0, .hi = 1e300 },
-	{ .kind = OPT_REAL, .name = "max-ppl-ratio", .arg = "F",
-	  .help = "perplexity over that of the original", AT(max_ppl_ratio),
+	{ AT_REAL(max_ppl), .name = "max-ppl", .arg = "F",
+	  .help = "perplexity", .lo = 0, .hi = 1e300 },
+	{ AT_REAL(max_ppl_ratio), .name = "max-ppl-ratio", .arg = "F",
+	  .help = "perplexity over that of the original",
 	  .lo = 0, .hi = 1e300 },
-	{ .kind = OPT_REAL, .name = "max-kld", .arg = "F",
-	  .help = "mean divergence in nats", AT(max_kld), .lo = 0,
+	{ AT_REAL(max_kld), .name = "max-kld", .arg = "F",
+	  .help = "mean divergence in nats", .lo = 0,
 	  .hi = 1e300 },
-	{ .kind = OPT_REAL, .name = "max-layer-error", .arg = "F",
-	  .help = "relative error of any linear", AT(max_layer_error),
+	{ AT_REAL(max_layer_error), .name = "max-layer-error", .arg = "F",
+	  .help = "relative error of any linear",
 	  .lo = 0, .hi = 1e300 },
-	{ .kind = OPT_REAL, .name = "min-top1", .arg = "F",
+	{ AT_REAL(min_top1), .name = "min-top1", .arg = "F",
 	  .help = "share of positions with the same best token",
-	  AT(min_top1), .lo = 0, .hi = 1 },
+	  .lo = 0, .hi = 1 },
 
 	{ .kind = OPT_HEAD, .help = "Output" },
-	{ .kind = OPT_FLAG, .letter = 'P', .name = "print-path",
-	  .help = "on success print MODEL on stdout, the report on stderr",
-	  AT(print_path) },
-	{ .kind = OPT_TEXT, .name = "junit", .arg = "FILE",
-	  .help = "write the report as JUnit XML too", AT(junit) },
+	{ AT_FLAG(print_path), .letter = 'P', .name = "print-path",
+	  .help = "on success print MODEL on stdout, the report on stderr" },
+	{ AT_TEXT(junit), .name = "junit", .arg = "FILE",
+	  .help = "write the report as JUnit XML too" },
 	{ .kind = OPT_END }
 };
 
@@ -171,8 +168,11 @@ static int verify_run(const struct call *c, struct err *err)
 	    run_checks(&v, err))
 		goto out;
 	ui_done(c->ui);
-	if (a->write_manifest && v.check[VERIFY_STRUCTURE].passed &&
-	    verify_manifest_write(&v, a->write_manifest, err))
+	if (a->write_manifest && !v.check[VERIFY_STRUCTURE].passed)
+		ui_warn(c->ui, "no manifest is written of a checkpoint that "
+			"breaks the rules");
+	else if (a->write_manifest &&
+		 verify_manifest_write(&v, a->write_manifest, err))
 		goto out;
 	if (print_report(&v, err))
 		goto out;

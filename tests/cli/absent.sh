@@ -14,7 +14,6 @@ refused gptq-inspect "$Q" --stats
 refused gptq-inspect "$Q" --tensor lm_head.weight
 refused gptq-inspect "$Q" --kernels
 refused gptq-inspect "$Q" --diff "$T"
-refused gptq-inspect "$Q" --hash
 refused gptq-inspect hf:owner/name
 refused gptq-inspect https://example.org/model.safetensors
 refused gptq-repack "$Q" -o r --to gguf | sed 's/;.* are/; OTHERS are/'
