@@ -9,8 +9,6 @@
 #ifndef KERNELS_CPU_VEC_H
 #define KERNELS_CPU_VEC_H
 
-#include "../../libfmt/base/half.h"
-
 #include <stdint.h>
 #include <string.h>
 
@@ -20,11 +18,7 @@
 #include <xmmintrin.h>
 #endif
 
-#if defined(__AVX2__) || defined(__AVX512F__)
 #define VEC static inline __attribute__((always_inline, unused))
-#else
-#define VEC static inline __attribute__((unused))
-#endif
 
 /* Ask for the cache line at p; any p will do. */
 #if defined(__GNUC__)
@@ -33,13 +27,11 @@
 #define v_fetch(p) ((void)(p))
 #endif
 
-/* Unroll completely: the arrays of accumulators must become registers.  clang
- * (14) takes these functions apart before it knows how often their loops run,
- * and cannot be told; with several rows of x its kernels take twice the time
- * of gcc's.  Not under a sanitizer, which would put a check on every copy and
- * take minutes, and not in the generic build. */
-#if defined(__GNUC__) && !defined(__clang__) && \
-	!defined(__SANITIZE_ADDRESS__) && defined(__AVX2__)
+/* Unroll completely: the arrays of accumulators must become registers.  Not
+ * under a sanitizer, which would put a check on every copy.  clang (14) takes
+ * these functions apart before it knows how often their loops run, and cannot
+ * be told; with several rows of x its kernels take twice the time of gcc's. */
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
 #define UNROLL _Pragma("GCC unroll 16")
 #else
 #define UNROLL
@@ -256,10 +248,16 @@ VEC V v_rint(V a)
 {
 	return (V){ rintf(a[0]), rintf(a[1]), rintf(a[2]), rintf(a[3]) };
 }
+/* The exponent moves by a product, which is exact for subnormals too;
+ * infinities and NaNs get the largest one. */
 VEC V v_f16(const uint16_t *p)
 {
-	return (V){ half_to_f32(p[0]), half_to_f32(p[1]), half_to_f32(p[2]),
-		    half_to_f32(p[3]) };
+	U u = { p[0], p[1], p[2], p[3] };
+	U m = (u & 0x7fff) << 13;
+	U f = (U)((V)m * v_set(0x1p112F));
+
+	f |= (U)(m >= 0x0f800000) & 0x7f800000;
+	return (V)(f | (u & 0x8000) << 16);
 }
 VEC V v_bf16(const uint16_t *p)
 {

@@ -55,6 +55,8 @@ static void test_embed(struct kit *k)
 			 (int)types[i % 3]);
 		/* also subnormal halves */
 		arr_random(&t, i % 2 ? 1 : 1e-7);
+		arr_set(&t, 49, 0, (double)INFINITY);
+		arr_set(&t, 49, cols - 1, -65504);
 		arr_up(&t);
 		for (uint32_t r = 0; r < rows; r++)
 			id[r] = r ? kit_below(k, 50) : 49;
