@@ -11,7 +11,6 @@
  * busy.  All cuts depend on the shape alone. */
 #include "../../libfmt/base/err.h"
 #include "../shape.h"
-#include "../tile.h"
 #include "cpu.h"
 
 #include <math.h>
@@ -176,11 +175,11 @@ static void write_out(const struct job *j, const struct tile *t)
 	}
 }
 
-static void attend_tile(void *ctx, uint32_t number)
+static void attend_tile(void *ctx, uint32_t number, uint32_t self)
 {
 	const struct job *j = ctx;
 	struct tile t = tile_at(j, number);
-	float *own = cpu_own(j->be);
+	float *own = cpu_own(j->be, self);
 	const size_t d = j->a->head_dim;
 
 	t.q = own + j->state;
@@ -230,13 +229,14 @@ static void merge_piece(const struct job *j, const struct tile *t,
 	}
 }
 
-static void merge_tile(void *ctx, uint32_t kv)
+static void merge_tile(void *ctx, uint32_t kv, uint32_t self)
 {
 	const struct job *j = ctx;
 	float *mem = (float *)(void *)j->be->all_mem;
 	struct tile t = tile_at(j, kv * j->pieces);
 	struct state more;
 
+	(void)self;
 	t.st = state_at(j, mem + (size_t)kv * j->pieces * j->state);
 	for (uint32_t p = 1; p < j->pieces; p++) {
 		more = state_at(j, mem + ((size_t)kv * j->pieces + p) *
@@ -271,8 +271,9 @@ int cpu_attend(struct be *be, const struct be_attend *a, struct err *err)
 	if (cpu_scratch(be, own * sizeof(float), all * sizeof(float), err))
 		return -1;
 	threads = cpu_threads(be, (uint64_t)a->q->rows * seen * a->q->cols);
-	tile_run(threads, runs * a->kv_heads * j.pieces, attend_tile, &j);
+	tile_run(be->pool, threads, runs * a->kv_heads * j.pieces,
+		 attend_tile, &j);
 	if (j.pieces > 1)
-		tile_run(threads, a->kv_heads, merge_tile, &j);
+		tile_run(be->pool, threads, a->kv_heads, merge_tile, &j);
 	return 0;
 }

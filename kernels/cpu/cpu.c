@@ -3,7 +3,6 @@
 
 #include "../../libfmt/base/err.h"
 #include "../../libfmt/base/mem.h"
-#include "../tile.h"
 #include "host.h"
 
 #include <cblas.h>
@@ -11,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define THREADS_MAX 1024
 #define BLAS_THREADS_MAX 64 /* an OpenBLAS has that many work areas or more */
 
 /* How many threads may be inside OpenBLAS at a time.  Its serial build hands
@@ -93,9 +91,11 @@ static int cpu_open(const struct be_open *how, struct be **out,
 	if (!be)
 		return -1;
 	be->isa = isa;
-	be->threads = how->threads < 1 ? 1 : how->threads;
-	if (be->threads > THREADS_MAX)
-		be->threads = THREADS_MAX;
+	if (tile_open(how->threads, &be->pool, err)) {
+		free(be);
+		return -1;
+	}
+	be->threads = tile_threads(be->pool);
 	be->blas_threads = blas_threads(be->threads);
 	snprintf(be->describe, sizeof(be->describe), "cpu %s, %u thread%s",
 		 isa->name, be->threads, be->threads == 1 ? "" : "s");
@@ -107,6 +107,7 @@ static void cpu_close(struct be *be)
 {
 	if (!be)
 		return;
+	tile_close(be->pool);
 	cpu_host_free(be, be->own_mem);
 	cpu_host_free(be, be->all_mem);
 	free(be);
@@ -158,9 +159,9 @@ fail:
 		       "not enough memory for %zu bytes of scratch", total);
 }
 
-void *cpu_own(const struct be *be)
+void *cpu_own(const struct be *be, uint32_t self)
 {
-	return be->own_mem + tile_self() * be->own;
+	return be->own_mem + self * be->own;
 }
 
 const struct be_api be_cpu = {

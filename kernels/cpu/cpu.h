@@ -9,6 +9,7 @@
 #define KERNELS_CPU_CPU_H
 
 #include "../backend.h"
+#include "../tile.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -187,6 +188,7 @@ extern const struct cpu_isa cpu_isa_avx512;
 
 struct be {
 	const struct cpu_isa *isa;
+	struct tile_pool *pool;
 	uint32_t threads;
 	uint32_t blas_threads; /* for tiles that call OpenBLAS, whose serial
 				  build may not be entered twice at a time */
@@ -203,11 +205,19 @@ static inline uint32_t cpu_threads(const struct be *be, uint64_t work)
 	return work < 65536 ? 1 : be->threads;
 }
 
+/* A loop over tiles on all threads; see tile_run. */
+static inline void cpu_run(const struct be *be, uint32_t tiles,
+			   void (*fn)(void *ctx, uint32_t tile, uint32_t self),
+			   void *ctx)
+{
+	tile_run(be->pool, be->threads, tiles, fn, ctx);
+}
+
 /* Make sure of this much scratch.  What has to grow moves and loses what it
  * held; the other (0: not needed) stays. */
 int cpu_scratch(struct be *be, size_t own, size_t all, struct err *err);
-/* The calling thread's own scratch, inside tile_run or outside. */
-void *cpu_own(const struct be *be);
+/* The own scratch of a thread in tile_run. */
+void *cpu_own(const struct be *be, uint32_t self);
 
 /* Many rows against a weight that is made f32 piece by piece: y[m][n] =
  * alpha x w^T + beta y.  fill writes rows at[0]..+at[1], columns at[2]..+at[3]

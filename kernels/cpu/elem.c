@@ -2,7 +2,6 @@
  * worth a thread. */
 #include "../../libfmt/base/err.h"
 #include "../shape.h"
-#include "../tile.h"
 #include "cpu.h"
 
 #include <math.h>
@@ -21,11 +20,12 @@ struct job {
 	void (*row)(const struct job *j, uint32_t r);
 };
 
-static void rows_tile(void *ctx, uint32_t tile)
+static void rows_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct job *j = ctx;
 	uint32_t r = tile * j->rows, end = j->y->rows - r;
 
+	(void)self;
 	for (end = r + (end < j->rows ? end : j->rows); r < end; r++)
 		j->row(j, r);
 }
@@ -37,7 +37,7 @@ static int run_rows(struct job *j)
 	if (!n || !cols)
 		return 0;
 	j->rows = cols < TILE_ELEMENTS ? TILE_ELEMENTS / cols : 1;
-	tile_run(j->be->threads, (n - 1) / j->rows + 1, rows_tile, j);
+	cpu_run(j->be, (n - 1) / j->rows + 1, rows_tile, j);
 	return 0;
 }
 

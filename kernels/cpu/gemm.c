@@ -6,7 +6,6 @@
  * stands: outer products with panels of B. */
 #include "../../libfmt/base/err.h"
 #include "../shape.h"
-#include "../tile.h"
 #include "cpu.h"
 
 #include <string.h>
@@ -37,7 +36,7 @@ struct job {
 	const struct be_gemm *g;
 };
 
-static void dot_tile(void *ctx, uint32_t tile)
+static void dot_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct job *job = ctx;
 	const struct be_gemm *g = job->g;
@@ -52,6 +51,7 @@ static void dot_tile(void *ctx, uint32_t tile)
 		.alpha = g->alpha, .beta = g->beta,
 	};
 
+	(void)self;
 	job->be->isa->dot(&d);
 }
 
@@ -82,14 +82,14 @@ void cpu_panel(const struct be *be, const struct be_mat *v, uint32_t c0,
 }
 
 /* C's tile at rows m0.., columns n0.., of at most CPU_PANEL columns. */
-static void outer_tile(void *ctx, uint32_t tile)
+static void outer_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct job *job = ctx;
 	const struct be_gemm *g = job->g;
 	const uint32_t across = tiles_of(g->c->cols, CPU_PANEL);
 	const uint32_t m0 = tile / across * TILE_M;
 	const uint32_t n0 = tile % across * CPU_PANEL;
-	float *panel = cpu_own(job->be);
+	float *panel = cpu_own(job->be, self);
 	struct cpu_outer o = {
 		.p_row = g->a->ld, .p_col = 1, .v = panel, .v_ld = CPU_PANEL,
 		.out = (float *)g->c->p + (size_t)m0 * g->c->ld + n0,
@@ -117,11 +117,11 @@ struct wide_job {
 	const struct cpu_wide *w;
 };
 
-static void wide_tile(void *ctx, uint32_t tile)
+static void wide_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct wide_job *job = ctx;
 	const struct cpu_wide *w = job->w;
-	float *piece = cpu_own(job->be);
+	float *piece = cpu_own(job->be, self);
 	float *scratch = piece + (size_t)CPU_WIDE_N * CPU_WIDE_K;
 	uint32_t n0 = tile * CPU_WIDE_N, n = least(CPU_WIDE_N, w->n - n0);
 	struct cpu_dot d = {
@@ -148,7 +148,7 @@ int cpu_gemm_wide(struct be *be, const struct cpu_wide *w, struct err *err)
 
 	if (cpu_scratch(be, floats * sizeof(float), 0, err))
 		return -1;
-	tile_run(be->threads, tiles_of(w->n, CPU_WIDE_N), wide_tile, &job);
+	cpu_run(be, tiles_of(w->n, CPU_WIDE_N), wide_tile, &job);
 	return 0;
 }
 
@@ -198,12 +198,12 @@ int cpu_gemm(struct be *be, const struct be_gemm *g, struct err *err)
 			return -1;
 		tiles = tiles_of(g->c->rows, TILE_M) *
 			tiles_of(g->c->cols, CPU_PANEL);
-		tile_run(be->threads, tiles, outer_tile, &job);
+		cpu_run(be, tiles, outer_tile, &job);
 		return 0;
 	}
 	if (g->c->rows > CPU_FEW)
 		return gemm_wide(be, g, err);
 	tiles = tiles_of(g->b->rows, cpu_rows_per_tile(g->a->cols));
-	tile_run(be->threads, tiles, dot_tile, &job);
+	cpu_run(be, tiles, dot_tile, &job);
 	return 0;
 }

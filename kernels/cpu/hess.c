@@ -12,7 +12,6 @@
  * Computations", section 4.2.9). */
 #include "../../libfmt/base/err.h"
 #include "../shape.h"
-#include "../tile.h"
 #include "cpu.h"
 #include "host.h"
 
@@ -80,10 +79,11 @@ static void upper_tile(uint32_t n, uint32_t number, uint32_t *i, uint32_t *j)
 }
 
 /* All chunks of one panel. */
-static void pack_tile(void *ctx, uint32_t panel)
+static void pack_tile(void *ctx, uint32_t panel, uint32_t self)
 {
 	const struct syrk *s = ctx;
 
+	(void)self;
 	for (uint32_t c = 0; c < tiles_of(s->x->rows, CHUNK); c++) {
 		struct be_mat x = chunk_at(s, c);
 
@@ -92,11 +92,11 @@ static void pack_tile(void *ctx, uint32_t panel)
 }
 
 /* H += the product of two panels of a chunk. */
-static void syrk_pair(const struct syrk *s, uint32_t chunk, uint32_t i,
-		      uint32_t j)
+static void syrk_pair(const struct syrk *s, uint32_t chunk,
+		      const uint32_t at[2], float *sum)
 {
+	const uint32_t i = at[0], j = at[1];
 	const uint32_t r0 = i * CPU_PANEL, c0 = j * CPU_PANEL;
-	float *sum = cpu_own(s->be);
 	double *h = (double *)s->h->p + (size_t)r0 * s->h->ld + c0;
 	struct cpu_outer o = {
 		.p = panel_at(s, chunk, i), .p_row = 1, .p_col = CPU_PANEL,
@@ -116,7 +116,7 @@ static void syrk_pair(const struct syrk *s, uint32_t chunk, uint32_t i,
 	}
 }
 
-static void syrk_tile(void *ctx, uint32_t number)
+static void syrk_tile(void *ctx, uint32_t number, uint32_t self)
 {
 	const struct syrk *s = ctx;
 	uint32_t i, j, i1, j1;
@@ -129,7 +129,8 @@ static void syrk_tile(void *ctx, uint32_t number)
 	for (uint32_t c = 0; c < tiles_of(s->x->rows, CHUNK); c++)
 		for (uint32_t b = j; b < j1; b++)
 			for (uint32_t a = i; a < i1 && a <= b; a++)
-				syrk_pair(s, c, a, b);
+				syrk_pair(s, c, (const uint32_t[]){ a, b },
+					  cpu_own(s->be, self));
 	i *= CPU_PANEL;
 	j *= CPU_PANEL;
 	mirror(s->h, (const uint32_t[]){
@@ -160,8 +161,8 @@ int cpu_syrk(struct be *be, const struct be_mat *x, double alpha,
 	s.panel = (float *)(void *)be->all_mem;
 	for (uint32_t r = 0; r < x->rows; r += batch.rows) {
 		batch = be_rows(x, r, least(each * CHUNK, x->rows - r));
-		tile_run(be->threads, s.panels, pack_tile, &s);
-		tile_run(be->threads, tiles * (tiles + 1) / 2, syrk_tile, &s);
+		cpu_run(be, s.panels, pack_tile, &s);
+		cpu_run(be, tiles * (tiles + 1) / 2, syrk_tile, &s);
 	}
 	return 0;
 }
@@ -183,12 +184,13 @@ static double *chol_at(const struct chol *c, uint32_t row, uint32_t col)
 }
 
 /* Rows of J (H + damp) J, up to the diagonal. */
-static void chol_load(void *ctx, uint32_t tile)
+static void chol_load(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct chol *c = ctx;
 	const struct be_mat *h = c->f->h;
 	uint32_t r = tile * STRIP, end = least(c->n, r + STRIP);
 
+	(void)self;
 	for (; r < end; r++) {
 		const double *from = (const double *)h->p +
 				     (size_t)(c->n - 1 - r) * h->ld;
@@ -201,23 +203,25 @@ static void chol_load(void *ctx, uint32_t tile)
 }
 
 /* The tiles below the diagonal one: A_ik L_kk^-T. */
-static void chol_panel(void *ctx, uint32_t tile)
+static void chol_panel(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct chol *c = ctx;
 	uint32_t i = c->k + (tile + 1) * SIDE, rows = least(SIDE, c->n - i);
 
+	(void)self;
 	cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans,
 		    CblasNonUnit, (int)rows, SIDE, 1, chol_at(c, c->k, c->k),
 		    (int)c->n, chol_at(c, i, c->k), (int)c->n);
 }
 
 /* A_ij -= L_ik L_jk^T for the tiles behind. */
-static void chol_update(void *ctx, uint32_t number)
+static void chol_update(void *ctx, uint32_t number, uint32_t self)
 {
 	const struct chol *c = ctx;
 	const uint32_t behind = c->k + SIDE;
 	uint32_t i, j, rows, cols;
 
+	(void)self;
 	upper_tile(tiles_of(c->n - behind, SIDE), number, &j, &i);
 	i = behind + i * SIDE;
 	j = behind + j * SIDE;
@@ -266,8 +270,9 @@ static int chol_run(struct chol *c, struct err *err)
 		if (c->n - c->k <= SIDE)
 			break;
 		left = tiles_of(c->n - c->k - SIDE, SIDE);
-		tile_run(threads, left, chol_panel, c);
-		tile_run(threads, left * (left + 1) / 2, chol_update, c);
+		tile_run(c->be->pool, threads, left, chol_panel, c);
+		tile_run(c->be->pool, threads, left * (left + 1) / 2,
+			 chol_update, c);
 	}
 	return 0;
 }
@@ -291,12 +296,12 @@ static void write_strip(const struct chol *c, const double *x, uint32_t c0,
 
 /* A strip of columns of L^-1 by forward substitution, tile row by tile row:
  * X_i = L_ii^-1 (E_i - sum_k L_ik X_k). */
-static void invert_strip(void *ctx, uint32_t tile)
+static void invert_strip(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct chol *c = ctx;
 	const uint32_t c0 = tile * STRIP, cols = least(STRIP, c->n - c0);
 	const uint32_t top = c0 / SIDE * SIDE;
-	double *x = cpu_own(c->be);
+	double *x = cpu_own(c->be, self);
 
 	memset(x, 0, (size_t)(c->n - top) * cols * sizeof(*x));
 	for (uint32_t i = 0; i < cols; i++)
@@ -337,10 +342,11 @@ int cpu_factor(struct be *be, const struct be_factor *f, struct err *err)
 	for (uint32_t i = 0; i < c.n; i++)
 		mean += h[(size_t)i * f->h->ld + i] / c.n;
 	c.add = f->damp * mean;
-	tile_run(be->threads, tiles_of(c.n, STRIP), chol_load, &c);
+	cpu_run(be, tiles_of(c.n, STRIP), chol_load, &c);
 	if (chol_run(&c, err))
 		goto out;
-	tile_run(be->blas_threads, tiles_of(c.n, STRIP), invert_strip, &c);
+	tile_run(be->pool, be->blas_threads, tiles_of(c.n, STRIP),
+		 invert_strip, &c);
 	ret = 0;
 out:
 	cpu_host_free(be, mem);

@@ -5,7 +5,6 @@
 #include "../../libfmt/base/half.h"
 #include "../../libfmt/base/mem.h"
 #include "../shape.h"
-#include "../tile.h"
 #include "cpu.h"
 #include "host.h"
 
@@ -190,7 +189,7 @@ static void pack_row(const struct pack *p, uint32_t n, uint32_t *code)
 }
 
 /* Four rows: codes and grid.  Rows and groups that are only padding are 0. */
-static void pack_tile(void *ctx, uint32_t tile)
+static void pack_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct pack *p = ctx;
 	const struct be_qw *w = p->w;
@@ -200,6 +199,7 @@ static void pack_tile(void *ctx, uint32_t tile)
 	const size_t grid = (size_t)tile * CPU_ROWS * w->groups;
 	uint32_t *code = w->code + tile * CPU_ROWS * row_words;
 
+	(void)self;
 	memset(code, 0, CPU_ROWS * row_words * sizeof(*code));
 	memset((char *)w->scale + grid * elem, 0, CPU_ROWS * w->groups * elem);
 	memset((char *)w->zero + grid * elem, 0, CPU_ROWS * w->groups * elem);
@@ -278,7 +278,7 @@ int cpu_qw_new(struct be *be, const struct ql *ql, struct be_qw **out,
 	plan_map(&plan, w, least(s->group_size, s->in));
 	pack.w = w;
 	pack.identity = is_identity(w);
-	tile_run(be->threads, (w->out + CPU_ROWS - 1) / CPU_ROWS, pack_tile,
+	cpu_run(be, (w->out + CPU_ROWS - 1) / CPU_ROWS, pack_tile,
 		 &pack);
 	if (pack.identity) {
 		free(w->map);
@@ -317,7 +317,7 @@ struct qjob {
 	float *xsum;        /* [m][groups], for the dot kernels */
 };
 
-static void slots_tile(void *ctx, uint32_t r)
+static void slots_tile(void *ctx, uint32_t r, uint32_t self)
 {
 	const struct qjob *j = ctx;
 	struct cpu_slots s = {
@@ -327,6 +327,7 @@ static void slots_tile(void *ctx, uint32_t r)
 		.plain = !j->xsum,
 	};
 
+	(void)self;
 	if (j->xsum)
 		s.xsum = j->xsum + (size_t)r * j->w->groups;
 	j->be->isa->slots(&s);
@@ -347,11 +348,12 @@ static void qjob_rows(struct qjob *j, const struct be_mat *x,
 	if (!few && !w->map)
 		return;
 	j->x = (struct be_mat){ mem, at[1], w->slots, w->slots, DT_F32 };
-	tile_run(cpu_threads(j->be, (uint64_t)at[1] * w->slots), at[1],
+	tile_run(j->be->pool,
+		 cpu_threads(j->be, (uint64_t)at[1] * w->slots), at[1],
 		 slots_tile, j);
 }
 
-static void qdot_tile(void *ctx, uint32_t tile)
+static void qdot_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct qjob *j = ctx;
 	const struct be_qw *w = j->w;
@@ -360,7 +362,7 @@ static void qdot_tile(void *ctx, uint32_t tile)
 		.w = w, .row = tile * step,
 		.rows = least(step, w->out - tile * step), .m = j->x.rows,
 		.x = j->x.p, .x_ld = j->x.ld, .xsum = j->xsum,
-		.y = j->y.p, .y_ld = j->y.ld, .grid = cpu_own(j->be),
+		.y = j->y.p, .y_ld = j->y.ld, .grid = cpu_own(j->be, self),
 	};
 
 	j->be->isa->qdot(&q);
@@ -422,7 +424,7 @@ int cpu_qgemm(struct be *be, const struct be_mat *x, const struct be_qw *w,
 		n = least(GATHER_ROWS, x->rows - r);
 		qjob_rows(&job, x, y, (const uint32_t[]){ r, n });
 		if (job.xsum)
-			tile_run(be->threads, (w->out - 1) / step + 1,
+			cpu_run(be, (w->out - 1) / step + 1,
 				 qdot_tile, &job);
 		else if (qgemm_wide(&job, be, err))
 			return -1;

@@ -3,7 +3,6 @@
 #include "../../libfmt/base/err.h"
 #include "../../libfmt/base/half.h"
 #include "../shape.h"
-#include "../tile.h"
 #include "cpu.h"
 
 #include <math.h>
@@ -49,12 +48,13 @@ static void grid_row(const struct be_grid *g, uint32_t r, float lo, float hi)
 	g->zero[r * g->step] = zero + 0.0F; /* -0 becomes 0 */
 }
 
-static void grid_tile(void *ctx, uint32_t tile)
+static void grid_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct job *j = ctx;
 	const struct be_mat *w = j->grid->w;
 	uint32_t r = tile * GRID_ROWS, end = r + GRID_ROWS;
 
+	(void)self;
 	for (; r < end && r < w->rows; r++) {
 		float lo = 0, hi = 0;
 
@@ -70,19 +70,19 @@ int cpu_grid(struct be *be, const struct be_grid *g, struct err *err)
 
 	if (be_shape_grid(g, err))
 		return -1;
-	tile_run(be->threads, (g->w->rows + GRID_ROWS - 1) / GRID_ROWS,
+	cpu_run(be, (g->w->rows + GRID_ROWS - 1) / GRID_ROWS,
 		 grid_tile, &j);
 	return 0;
 }
 
-static void sweep_tile(void *ctx, uint32_t tile)
+static void sweep_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct job *j = ctx;
 	uint32_t row = tile * SWEEP_ROWS, left = j->sweep->w->rows - row;
 	struct cpu_sweep t = {
 		.s = j->sweep, .row = row,
 		.rows = left < SWEEP_ROWS ? left : SWEEP_ROWS,
-		.scratch = cpu_own(j->be),
+		.scratch = cpu_own(j->be, self),
 	};
 
 	j->be->isa->sweep(&t);
@@ -98,7 +98,7 @@ int cpu_sweep(struct be *be, const struct be_sweep *s, struct err *err)
 	    cpu_scratch(be, floats * sizeof(float), 0, err))
 		return -1;
 	if (s->w->cols)
-		tile_run(be->threads,
+		cpu_run(be,
 			 (s->w->rows + SWEEP_ROWS - 1) / SWEEP_ROWS,
 			 sweep_tile, &j);
 	return 0;

@@ -123,12 +123,13 @@ struct peak {
 	int side;
 };
 
-static void read_tile(void *ctx, uint32_t tile)
+static void read_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	struct peak *p = ctx;
 	const uint64_t *w = p->mem + tile * p->words;
 	uint64_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
 
+	(void)self;
 	for (size_t i = 0; i + 4 <= p->words; i += 4) {
 		s0 ^= w[i];
 		s1 ^= w[i + 1];
@@ -138,23 +139,24 @@ static void read_tile(void *ctx, uint32_t tile)
 	p->sum[tile % 1024] = s0 ^ s1 ^ s2 ^ s3;
 }
 
-static void sgemm_tile(void *ctx, uint32_t tile)
+static void sgemm_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	struct peak *p = ctx;
 	int n = p->side;
 
+	(void)self;
 	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, n, 1, p->a,
 		    n, p->a, n, 0, p->c + (size_t)tile * (size_t)(n * n), n);
 }
 
-static double best_of(uint32_t threads, uint32_t tiles,
-		      void (*fn)(void *, uint32_t), void *ctx)
+static double best_of(struct tile_pool *pool, uint32_t tiles,
+		      void (*fn)(void *, uint32_t, uint32_t), void *ctx)
 {
 	double best = 1e9, t;
 
 	for (int i = 0; i < 9; i++) {
 		t = now();
-		tile_run(threads, tiles, fn, ctx);
+		tile_run(pool, tile_threads(pool), tiles, fn, ctx);
 		t = now() - t;
 		best = t < best ? t : best;
 	}
@@ -166,6 +168,7 @@ static double best_of(uint32_t threads, uint32_t tiles,
 static void measure_machine(struct bench *b)
 {
 	static struct peak p;
+	struct tile_pool *pool = NULL;
 	uint32_t tiles = b->threads * 4;
 	size_t side = 1024, squares = side * side;
 
@@ -174,7 +177,7 @@ static void measure_machine(struct bench *b)
 	p.mem = calloc(64 * p.words, sizeof(*p.mem));
 	p.a = malloc(squares * sizeof(float));
 	p.c = malloc(tiles * squares * sizeof(float));
-	if (!p.mem || !p.a || !p.c) {
+	if (!p.mem || !p.a || !p.c || tile_open(b->threads, &pool, &b->err)) {
 		b->failed = 1;
 		goto out;
 	}
@@ -183,10 +186,11 @@ static void measure_machine(struct bench *b)
 	for (size_t i = 0; i < squares; i++)
 		p.a[i] = (float)(i % 7);
 	b->peak_bytes = 64.0 * (double)p.words * 8 /
-			best_of(b->threads, 64, read_tile, &p);
+			best_of(pool, 64, read_tile, &p);
 	b->peak_flops = 2.0 * tiles * (double)(squares * side) /
-			best_of(b->threads, tiles, sgemm_tile, &p);
+			best_of(pool, tiles, sgemm_tile, &p);
 out:
+	tile_close(pool);
 	free(p.mem);
 	free(p.a);
 	free(p.c);

@@ -134,6 +134,7 @@ static unsigned check_ref(const struct args *a)
 	}
 	k.be = k.ref;
 	kit_anchors(&k);
+	kit_tiles(&k);
 	if (!k.bad)
 		printf("ok      reference: %u cases\n", k.cases);
 	be_ref.close(k.ref);

@@ -89,6 +89,8 @@ void kit_quant(struct kit *k);
 void kit_refusals(struct kit *k);
 /* The reference against what is known otherwise. */
 void kit_anchors(struct kit *k);
+/* The thread pool. */
+void kit_tiles(struct kit *k);
 /* Speeds, to standard output. */
 int kit_bench(const char *device, const char *kernel, uint32_t threads,
 	      const char *only);
