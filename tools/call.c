@@ -1,3 +1,7 @@
+/* call.c - what several applets do alike on the way to the libraries.
+ *
+ * The words of the options are those of the applets' tables; what is refused
+ * here is refused by all of them in the same sentence. */
 #include "call.h"
 
 #include "../libfmt/base/io.h"
@@ -23,6 +27,8 @@ int call_device(const struct call *c, const char *kernel, struct rt_dev *dev,
 	return 0;
 }
 
+/* The table outlives the device: it is a constant of the program or of a
+ * plug-in that stays loaded. */
 void call_device_close(struct rt_dev *dev)
 {
 	if (dev->api)
@@ -30,6 +36,8 @@ void call_device_close(struct rt_dev *dev)
 	*dev = (struct rt_dev) { NULL, NULL };
 }
 
+/* A default gives way to a small model in silence; a number that somebody
+ * asked for does not. */
 int call_seqlen(const struct call *c, int64_t asked, uint32_t context,
 		uint32_t *out, struct err *err)
 {
@@ -48,6 +56,8 @@ static bool writable(const char *name, const struct qfmt **out)
 	return *out ? (*out)->write != NULL : !strcmp(name, "dense");
 }
 
+/* The list of what would do is made from the option's own names, so that it
+ * grows with the table of layouts. */
 int call_layout(const struct call *c, const char *option,
 		const struct qfmt **out, struct err *err)
 {
@@ -72,11 +82,14 @@ static int ends_in(const char *s, const char *tail)
 	return n > m && !strcmp(s + n - m, tail);
 }
 
+/* By name: calibration files are told apart the same way. */
 int call_holds_ids(const char *file)
 {
 	return ends_in(file, ".ids") || ends_in(file, ".safetensors");
 }
 
+/* Reports replace an older report of the same name: unlike a model's folder
+ * they are made anew by the same command. */
 int call_save(const char *path, const char *text, size_t n, struct err *err)
 {
 	struct io_stage *st = NULL;

@@ -17,6 +17,8 @@
 /* OpenBLAS describes itself; its header is not needed for that. */
 extern char *openblas_get_config(void);
 
+/* A device is asked to open itself: what it says then is what a run would
+ * use, and a plug-in that does not load says why. */
 static void device(const char *label, const char *name)
 {
 	const struct be_api *api;

@@ -31,6 +31,8 @@ static void wrap(const char *text, int at)
 	putchar('\n');
 }
 
+/* "  -o, --output DIR      help text", the text in its own column; a name that
+ * is too wide for the left column gets a line of its own. */
 static void help_row(const struct opt *o)
 {
 	char text[400], dash[4] = "    ";
@@ -53,6 +55,7 @@ static void help_row(const struct opt *o)
 	wrap(text, HELP_LEFT);
 }
 
+/* Rows of what is there; the others are named at the end of the page. */
 static void help_rows(const struct opt *o)
 {
 	for (; o->kind; o++)
@@ -91,6 +94,7 @@ void applet_help(const struct applet *a)
 
 /* ---- the plain list ---- */
 
+/* The form that tests/lint reads. */
 static void list_options(const char *applet, const struct opt *o)
 {
 	for (; o->kind; o++)
@@ -108,6 +112,7 @@ void applet_options(void)
 
 /* ---- completion ---- */
 
+/* Paths are completed by the shell's own rules. */
 static bool takes_path(const struct opt *o)
 {
 	return o->arg && (!strcmp(o->arg, "FILE") || !strcmp(o->arg, "DIR") ||
@@ -121,6 +126,7 @@ static void put_names(const char *names, char between)
 		putchar(*names == '|' ? between : *names);
 }
 
+/* One case per option that takes a value: the words that may follow. */
 static void bash_cases(const char *applet, const struct opt *o)
 {
 	for (; o->kind; o++) {
@@ -143,6 +149,9 @@ static void put_long(const struct opt *o)
 			printf(" --%s", o->name);
 }
 
+/* Two functions of data, made from the tables, and one that looks at the
+ * command line: which applet, is a value wanted, is an option begun, else a
+ * path. */
 static void bash(void)
 {
 	puts("# bash completion for gptq; made by `gptq --completion bash`\n"
@@ -200,6 +209,7 @@ static void quoted(const char *s, bool zsh)
 	}
 }
 
+/* A row as _arguments takes it: '{-o,--output}[help]:DIR:_files'. */
 static void zsh_rows(const struct opt *o)
 {
 	for (; o->kind; o++) {
@@ -224,6 +234,8 @@ static void zsh_rows(const struct opt *o)
 	}
 }
 
+/* zsh has the better machinery: its _arguments does what bash's function has to
+ * do by hand. */
 static void zsh(void)
 {
 	printf("#compdef gptq");
@@ -255,6 +267,7 @@ static void zsh(void)
 	puts("\tesac\n}\n_gptq \"$@\"");
 }
 
+/* fish takes one `complete` command per option. */
 static void fish_rows(const char *applet, const struct opt *o)
 {
 	for (; o->kind; o++) {
@@ -298,6 +311,7 @@ static void fish(void)
 	}
 }
 
+/* The scripts go to stdout: the user or the package decides where they live. */
 int applet_completion(const char *shell, struct err *err)
 {
 	if (!strcmp(shell, "bash"))

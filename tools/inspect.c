@@ -1,4 +1,8 @@
-/* gptq-inspect: what is in a checkpoint, and what is wrong with it. */
+/* gptq-inspect: what is in a checkpoint, and what is wrong with it.
+ *
+ * The result is gathered into struct inspect first and then printed as text
+ * (inspect_text.c) or JSON (inspect_json.c); neither printer decides anything.
+ * What is wrong is found by survey and doctor, below. */
 #include "inspect.h"
 
 #include "../libfmt/base/json.h"
@@ -55,6 +59,7 @@ static const struct opt options[] = {
 	{ .kind = OPT_END }
 };
 
+/* What the contract lets this applet take beside paths. */
 static int is_address(const char *path)
 {
 	return !strncmp(path, "hf:", 3) || !strncmp(path, "http://", 7) ||
@@ -63,6 +68,8 @@ static int is_address(const char *path)
 
 /* ---- --match ---- */
 
+/* A search, not a match from the start: "--match q_proj" is what people type.
+ * Without an expression everything matches. */
 static bool matches(const pcre2_code *re, pcre2_match_data *md,
 		    const char *name)
 {
@@ -92,6 +99,7 @@ static int compile(const char *pattern, pcre2_code **re,
 	return *md ? 0 : err_set(err, ERR_RESOURCE, "not enough memory");
 }
 
+/* Decide once what is shown; both printers only look at the two arrays. */
 static int narrow(struct inspect *r, const char *pattern, struct err *err)
 {
 	pcre2_match_data *md;
@@ -152,6 +160,8 @@ out:
 
 /* ---- the applet ---- */
 
+/* Everything that any of the printers may need.  Headers only (and g_idx and
+ * qzeros, which are small), so this is quick for any size of model. */
 static int gather(struct inspect *r, const struct call *c, struct err *err)
 {
 	const struct args *a = c->args;
@@ -174,6 +184,7 @@ static int gather(struct inspect *r, const struct call *c, struct err *err)
 	return narrow(r, a->match, err);
 }
 
+/* One of two printers; as text, only the tables that were asked for. */
 static int show(const struct inspect *r, const struct args *a, struct err *err)
 {
 	if (r->ui->json)
@@ -207,6 +218,7 @@ static int inspect_run(const struct call *c, struct err *err)
 			       c->model);
 	if (gather(&r, c, err) || show(&r, a, err))
 		goto out;
+	/* without --doctor, looking at a sick checkpoint succeeds */
 	ret = a->doctor && r.doctor.errors ? ERR_CHECK : 0;
 	if (ret == 0 && a->print_path)
 		puts(c->model);

@@ -1,4 +1,7 @@
-/* gptq-inspect --json. */
+/* gptq-inspect --json: all of the result, whatever tables were asked for.
+ *
+ * Keys are part of the command-line contract; what is not known or does not
+ * apply is null, never left out, so that a reader needs no second case. */
 #include "inspect.h"
 
 #include "../libfmt/base/err.h"
@@ -8,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A number that may be not said: lo and below is null. */
+/* A number, or null where it is not known. */
 static void number_or_null(struct cJSON *o, const char *key, bool known,
 			   double v)
 {
@@ -26,6 +29,8 @@ static void bool_or_null(struct cJSON *o, const char *key, bool known, bool v)
 		cJSON_AddNullToObject(o, key);
 }
 
+/* The values are those of the tensors, method and format the config's words:
+ * where the two disagree, `problems` says so. */
 static void add_quantization(struct cJSON *o, const struct inspect *r)
 {
 	const struct survey *s = &r->survey;
@@ -64,6 +69,7 @@ static void add_files(struct cJSON *o, const struct inspect *r)
 	}
 }
 
+/* Dense linears stand here too, with null for what only codes have. */
 static void add_layers(struct cJSON *o, const struct inspect *r)
 {
 	struct cJSON *list = cJSON_AddArrayToObject(o, "layers"), *j;
@@ -92,6 +98,7 @@ static void add_layers(struct cJSON *o, const struct inspect *r)
 	}
 }
 
+/* Offsets are from the start of the file, ready for a range request. */
 static void add_tensors(struct cJSON *o, const struct inspect *r)
 {
 	struct cJSON *list = cJSON_AddArrayToObject(o, "tensors"), *j, *shape;
@@ -135,6 +142,7 @@ static void add_names(struct cJSON *o, const char *key, const char *names)
 	}
 }
 
+/* `code` is stable, `message` is not. */
 static void add_problems(struct cJSON *o, const struct inspect *r)
 {
 	struct cJSON *list = cJSON_AddArrayToObject(o, "problems"), *j;

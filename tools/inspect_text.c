@@ -1,4 +1,5 @@
-/* gptq-inspect for people. */
+/* gptq-inspect for people: one screen, or aligned tables that adapt to the
+ * terminal.  Colours only mark what is good or bad. */
 #include "inspect.h"
 
 #include "../libfmt/base/err.h"
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+/* "  label            value" */
 ERR_PRINTF(3, 4)
 static void row(const struct inspect *r, const char *label, const char *fmt,
 		...)
@@ -21,6 +23,8 @@ static void row(const struct inspect *r, const char *label, const char *fmt,
 	fputc('\n', r->out);
 }
 
+/* The sizes are known for architectures that we run; for others the config's
+ * own words are all that is shown. */
 static void architecture_rows(const struct inspect *r)
 {
 	const struct llama_config *c = &r->cfg;
@@ -57,6 +61,8 @@ static enum dtype main_type(const struct model *m)
 	return best;
 }
 
+/* What was found in the tensors; where the settings came from is said, because
+ * a config may be absent or wrong. */
 static void format_rows(const struct inspect *r)
 {
 	const struct survey *s = &r->survey;
@@ -81,6 +87,7 @@ static void format_rows(const struct inspect *r)
 
 #define FILES_SHOWN 4
 
+/* A screen has room for a few; --files has all. */
 static void file_rows(const struct inspect *r)
 {
 	const struct model *m = r->model;
@@ -103,6 +110,7 @@ static enum ui_color severity_color(enum doctor_severity s)
 
 #define PROBLEMS_SHOWN 5
 
+/* The worst come first (doctor sorts them). */
 static void problem_rows(const struct inspect *r)
 {
 	const struct doctor *d = &r->doctor;
@@ -126,6 +134,7 @@ static void problem_rows(const struct inspect *r)
 	row(r, "", "--doctor says who refuses this and what mends it");
 }
 
+/* At most some twenty lines, the path on top as the heading. */
 void inspect_screen(const struct inspect *r)
 {
 	uint32_t files = r->model->file_count;
@@ -143,6 +152,7 @@ void inspect_screen(const struct inspect *r)
 
 /* ---- tables ---- */
 
+/* Bytes and offsets are plain numbers here: they are for dd and hexdump. */
 int inspect_tensors(const struct inspect *r, struct err *err)
 {
 	static const char *const heads[] = { "~tensor", "<type", "<shape",
@@ -174,6 +184,8 @@ int inspect_tensors(const struct inspect *r, struct err *err)
 	return ret;
 }
 
+/* A layer that cannot be read keeps its row: the reason stands where the
+ * format would. */
 static void layer_cells(struct ui_table *t, const struct survey_layer *l)
 {
 	const struct ql_spec *s = &l->spec;

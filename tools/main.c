@@ -48,6 +48,8 @@ static int one_operand(const struct applet *a, const struct opt_parsed *p,
 		       a->name, a->usage);
 }
 
+/* The device's name is checked before anything is opened, so that a slip costs
+ * nothing. */
 static int check_common(const struct opt_common *c, struct err *err)
 {
 	if (be_device_valid(c->device))
@@ -86,6 +88,8 @@ out:
 	return ui_fail(ui, err);
 }
 
+/* Options first: --help and --version are answered without a model, and a
+ * wrong command line never gets as far as opening one. */
 static int run_applet(const struct applet *a, int argc, char **argv)
 {
 	struct err err = { 0, "" };
@@ -126,6 +130,7 @@ static void list_applets(void)
 		printf("%-10s %s\n", applets[i]->name, applets[i]->summary);
 }
 
+/* stdout when asked for, stderr when nothing was said at all. */
 static void usage(FILE *f)
 {
 	fputs("Usage: gptq APPLET MODEL [options]   (also: gptq-APPLET ...)\n"
@@ -180,6 +185,7 @@ static int help_on(const char *name, struct err *err)
 	return 0;
 }
 
+/* `gptq` itself has no option table: its few words are looked for by hand. */
 static bool has(int argc, char **argv, const char *a, const char *b)
 {
 	for (int i = 2; i < argc; i++)
@@ -221,6 +227,7 @@ static int top(int argc, char **argv, struct err *err)
 	return 0;
 }
 
+/* The same ending as an applet's: a full or closed stdout is noticed. */
 static int run_top(int argc, char **argv)
 {
 	struct opt_common none = { .color = 0 };
@@ -263,6 +270,7 @@ int main(int argc, char **argv)
 	wait_without_spinning(argv);
 	hold_standard_files();
 	ui_signals();
+	/* the name it was called by, else the first argument */
 	if (!strncmp(name, "gptq-", 5))
 		a = find_applet(name + 5);
 	if (a)

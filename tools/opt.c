@@ -1,3 +1,8 @@
+/* opt.c - option tables on top of getopt_long.
+ *
+ * getopt_long splits the command line and permutes it; what an option means,
+ * its limits, its default and the messages come from the table.  Its own
+ * messages are off: ours name the nearest option. */
 #include "opt.h"
 
 #include "../libfmt/base/err.h"
@@ -133,6 +138,7 @@ static int add_item(struct opt_list *l, const char *text, struct err *err)
 	return 0;
 }
 
+/* lo == hi == 0 stands for no limits: no option takes 0 alone. */
 static int set_int(const struct opt *o, const char *text, int64_t *out,
 		   struct err *err)
 {
@@ -152,6 +158,7 @@ static int set_int(const struct opt *o, const char *text, int64_t *out,
 	return 0;
 }
 
+/* Infinity and NaN are not limits or temperatures anybody means. */
 static int set_real(const struct opt *o, const char *text, double *out,
 		    struct err *err)
 {
@@ -178,6 +185,7 @@ static const char *next_name(const char *at, char buf[32])
 	return at[n] ? at + n + 1 : NULL;
 }
 
+/* Names are few and short; the nearest one is offered. */
 static int set_choice(const struct opt *o, const char *text, int *out,
 		      struct err *err)
 {
@@ -204,6 +212,8 @@ static int set_choice(const struct opt *o, const char *text, int *out,
 		       text, o->names);
 }
 
+/* Store one value where the row says.  Macros of opt.h have checked that the
+ * field is of the row's type. */
 static int set_value(const struct opt *o, void *base, const char *text,
 		     struct err *err)
 {
@@ -244,6 +254,8 @@ static int set_value(const struct opt *o, void *base, const char *text,
 	return 0;
 }
 
+/* A default is parsed like a value from the command line: one code path, and a
+ * default that breaks its own limits cannot go unnoticed. */
 static int set_defaults(const struct opt *table, void *base, struct err *err)
 {
 	for (const struct opt *o = table; o->kind; o++) {
@@ -270,6 +282,7 @@ struct view {
 	char shortopt[2 * OPT_ROWS + 3];
 };
 
+/* Append one table to the view; headings take a row number but no option. */
 static void add_rows(struct view *v, const struct opt *table)
 {
 	size_t n = strlen(v->shortopt);
@@ -295,6 +308,7 @@ static void add_rows(struct view *v, const struct opt *table)
 	v->shortopt[n] = '\0';
 }
 
+/* c is getopt_long's answer: a row's own number, or a letter. */
 static const struct opt *find_row(const struct view *v, int c, uint32_t *at)
 {
 	for (uint32_t i = 0; i < v->count; i++)
@@ -335,6 +349,7 @@ static int unknown_long(const struct view *v, const char *word,
 		       "unknown option --%s (--help lists all)", bare);
 }
 
+/* c is '?' or ':'; optopt tells which of five slips it was. */
 static int bad_option(const struct view *v, int c, const char *word,
 		      struct err *err)
 {
@@ -385,6 +400,7 @@ static int take(const struct view *v, int c, struct opt_parsed *out, int argc,
 	return 0;
 }
 
+/* Only once everything else is right: a usage error is the nearer mistake. */
 static int check_absent(const struct opt_parsed *p, struct err *err)
 {
 	for (uint32_t i = 0; p->table[i].kind; i++)
@@ -394,6 +410,7 @@ static int check_absent(const struct opt_parsed *p, struct err *err)
 	return 0;
 }
 
+/* The loop itself; what was parsed up to a failure stays in *out. */
 static int parse(struct opt_parsed *out, int argc, char **argv,
 		 struct err *err)
 {
@@ -422,6 +439,7 @@ static int parse(struct opt_parsed *out, int argc, char **argv,
 	return check_absent(out, err);
 }
 
+/* On failure the rest of the line is still searched for --json and -q. */
 int opt_parse(const struct opt *table, void *base, int argc, char **argv,
 	      struct opt_parsed *out, struct err *err)
 {
@@ -432,6 +450,7 @@ int opt_parse(const struct opt *table, void *base, int argc, char **argv,
 	return -1;
 }
 
+/* Only lists own memory; everything else points into argv. */
 void opt_release(struct opt_parsed *p)
 {
 	for (const struct opt *o = p->table; o && o->kind; o++)

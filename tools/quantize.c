@@ -1,4 +1,9 @@
-/* gptq-quantize: a dense Llama in, a quantized folder out. */
+/* gptq-quantize: a dense Llama in, a quantized folder out.
+ *
+ * The work is gq_walk's; here are the options, what they refuse, and the
+ * result.  The order of a run: everything that can be refused without reading
+ * weights, then the model, the text, the device, the walk; the folder gets its
+ * name only after it was opened again. */
 #include "call.h"
 
 #include "../libfmt/base/io.h"
@@ -143,6 +148,8 @@ struct job {
 	uint64_t before, after; /* bytes of all tensors */
 };
 
+/* What the command line alone tells: contradictions, missing pieces, and
+ * methods that are not there. */
 static int check_args(struct job *j, struct err *err)
 {
 	const struct args *a = j->args;
@@ -170,6 +177,7 @@ static int check_args(struct job *j, struct err *err)
 	return call_layout(j->call, "format", &j->format, err);
 }
 
+/* Quantizing twice would add the errors of both: refused, with the way out. */
 static int open_model(struct job *j, struct err *err)
 {
 	const char *path = j->call->model;
@@ -193,6 +201,8 @@ static int open_model(struct job *j, struct err *err)
 		       j->survey.bits);
 }
 
+/* The tokenizer is opened only where text has to be encoded: files of ids work
+ * with folders that have none. */
 static int load_calibration(struct job *j, struct err *err)
 {
 	const struct args *a = j->args;
@@ -216,6 +226,8 @@ static int load_calibration(struct job *j, struct err *err)
 	return gq_calib_load(&how, &j->calib, err);
 }
 
+/* The log is written as the work goes on, so it is a plain file, not a staged
+ * one: after a crash it tells how far the job came. */
 static int open_log(struct job *j, struct err *err)
 {
 	if (!j->args->log)
@@ -227,6 +239,7 @@ static int open_log(struct job *j, struct err *err)
 	return 0;
 }
 
+/* A log that could not be written must not pass for a whole one. */
 static int close_log(struct job *j, struct err *err)
 {
 	int bad;
@@ -264,6 +277,8 @@ static void on_layer(void *ctx, const struct gq_layer_report *r)
 	fflush(j->log);
 }
 
+/* Hand the options over.  128 columns per lazy update is the paper's number;
+ * results depend on it only by rounding. */
 static int walk(struct job *j, struct err *err)
 {
 	const struct args *a = j->args;
@@ -307,6 +322,7 @@ static int check_output(struct job *j, struct err *err)
 
 /* ---- the result ---- */
 
+/* The document of --json and of --report. */
 static struct cJSON *result_json(const struct job *j)
 {
 	const struct args *a = j->args;
@@ -347,6 +363,8 @@ static struct cJSON *result_json(const struct job *j)
 	return o;
 }
 
+/* The mean is over linears, not weighted by their size: it is a number to
+ * compare two runs by. */
 static void print_summary(const struct job *j)
 {
 	char from[32], to[32], time[32];
@@ -364,6 +382,8 @@ static void print_summary(const struct job *j)
 		worst);
 }
 
+/* The report is written before the folder gets its name: whoever sees the
+ * folder finds the report too. */
 static int finish(struct job *j, struct err *err)
 {
 	if (check_output(j, err) || close_log(j, err))

@@ -1,4 +1,8 @@
-/* gptq-repack: the same weights in another layout, proven equal. */
+/* gptq-repack: the same weights in another layout, proven equal.
+ *
+ * Every layer is planned before a byte is written (repack_plan); --plan stops
+ * there and prints it.  The proof is part of the work (repack_run) and a folder
+ * that fails it never gets its name. */
 #include "call.h"
 
 #include "../libfmt/base/io.h"
@@ -84,6 +88,7 @@ struct job {
 	double seconds;
 };
 
+/* What the command line alone tells. */
 static int check_args(struct job *j, struct err *err)
 {
 	const struct args *a = j->args;
@@ -119,6 +124,7 @@ static enum dtype dense_type(const struct job *j)
 	return DT_F16;
 }
 
+/* Open, survey, plan: after this every refusal has been made. */
 static int open_model(struct job *j, struct err *err)
 {
 	const struct args *a = j->args;
@@ -158,6 +164,8 @@ static int open_model(struct job *j, struct err *err)
 
 /* ---- --plan ---- */
 
+/* A row per layer, dense ones too: the table is the whole truth about what
+ * would be written. */
 static int plan_text(const struct job *j, struct err *err)
 {
 	static const char *const heads[] = { "~layer", "<from", "<to",
@@ -200,6 +208,8 @@ static struct cJSON *plan_json(const struct job *j)
 	return o;
 }
 
+/* A plan with refusals is printed like any other, but ends with status 4, as
+ * the work itself would. */
 static int print_plan(const struct job *j, struct err *err)
 {
 	if (j->call->ui->json ? ui_json(stdout, plan_json(j), err) :
@@ -225,6 +235,7 @@ static int refuse(const struct job *j, struct err *err)
 	return 0;
 }
 
+/* `proven` counts weights; 0 says that --no-check was given. */
 static struct cJSON *result_json(const struct job *j)
 {
 	const struct repack_report *r = &j->report;
@@ -258,6 +269,7 @@ static void print_summary(const struct job *j)
 		ui_time(j->seconds, time));
 }
 
+/* Convert, prove, give the folder its name, say so. */
 static int work(struct job *j, struct io_stage *stage, struct err *err)
 {
 	double began = ui_now();

@@ -1,4 +1,7 @@
-/* Numbers and tables as a person reads them (ui.h). */
+/* report.c - numbers and tables as a person reads them (ui.h).
+ *
+ * Units of memory and files are binary and say so (KiB, MiB); counts of
+ * parameters and tokens are decimal. */
 #include "ui.h"
 
 #include "../libfmt/base/mem.h"
@@ -7,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Three significant digits and a unit; below the first step, a whole number. */
 static const char *scaled(double v, double step, const char *const *unit,
 			  char buf[32])
 {
@@ -40,6 +44,7 @@ const char *ui_count(uint64_t n, char buf[32])
 	return scaled((double)n, 1000, unit, buf);
 }
 
+/* Under ten seconds a decimal matters, above that a clock reads better. */
 const char *ui_time(double seconds, char buf[32])
 {
 	unsigned long s = (unsigned long)(seconds + 0.5);
@@ -83,6 +88,8 @@ struct ui_table *ui_table_new(const char *const *heads, uint32_t columns,
 	return t;
 }
 
+/* A cell that finds no memory is remembered, and ui_table_print fails: so
+ * filling a table needs no checks. */
 void ui_cell(struct ui_table *t, const char *fmt, ...)
 {
 	void *cells = t->cell;

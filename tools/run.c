@@ -1,4 +1,8 @@
-/* gptq-run: text from a model. */
+/* gptq-run: text from a model.
+ *
+ * run_prompt.c makes the ids of the prompt, run_gen.c takes them through the
+ * model and prints text as it comes; here are the options, the size of the
+ * context, and the result. */
 #include "run.h"
 
 #include "../libfmt/base/json.h"
@@ -84,6 +88,7 @@ static const struct opt options[] = {
 	{ .kind = OPT_END }
 };
 
+/* Options that exclude each other. */
 static int check_args(const struct run_args *a, struct err *err)
 {
 	int sources = (a->prompt != NULL) + (a->file != NULL) +
@@ -108,7 +113,8 @@ static int check_args(const struct run_args *a, struct err *err)
 	return 0;
 }
 
-/* How many positions to make room for. */
+/* How many positions to make room for: by default just what is needed, since a
+ * cache for the full context of a large model takes gigabytes. */
 static int choose_context(const struct run *r, uint32_t most, uint32_t *out,
 			  struct err *err)
 {
@@ -128,6 +134,8 @@ static int choose_context(const struct run *r, uint32_t most, uint32_t *out,
 		       given ? "" : " (-c makes room for more)");
 }
 
+/* The context is chosen before the weights are read: a prompt that is too long
+ * should not wait for them. */
 static int load(struct run *r, struct err *err)
 {
 	struct llm_open how = { .progress = &r->call->ui->progress };
@@ -147,6 +155,7 @@ static int load(struct run *r, struct err *err)
 
 /* ---- the result ---- */
 
+/* Tokens per second; null where nothing was measured. */
 static void add_rate(struct cJSON *o, const char *key, double n, double s)
 {
 	if (n > 0 && s > 0)
@@ -155,6 +164,7 @@ static void add_rate(struct cJSON *o, const char *key, double n, double s)
 		cJSON_AddNullToObject(o, key);
 }
 
+/* Keys are those of the contract. */
 static int print_json(const struct run *r, struct err *err)
 {
 	struct cJSON *o = cJSON_CreateObject(), *j;
@@ -180,6 +190,7 @@ static int print_json(const struct run *r, struct err *err)
 	return ui_json(stdout, o, err);
 }
 
+/* With -v: the same numbers for people, on stderr. */
 static void print_speed(const struct run *r)
 {
 	struct ui *ui = r->call->ui;

@@ -30,6 +30,8 @@ static int on_rows(void *ctx, uint32_t first, uint32_t rows,
 			      rows * row, err);
 }
 
+/* The file is staged like everything we write: it is there whole or not at
+ * all. */
 static int prefill_logits(struct run *r, struct err *err)
 {
 	struct rows w = { .run = r };
@@ -53,6 +55,7 @@ out:
 	return ret;
 }
 
+/* Without --logits only the last row is computed. */
 int run_prefill(struct run *r, struct err *err)
 {
 	r->logits = mem_alloc(r->llm->cfg.vocab, sizeof(float), err);
@@ -150,6 +153,7 @@ static bool is_end(const struct run *r, uint32_t id)
 	return !c->eos_count && r->tok && tok_eos(r->tok) == (int64_t)id;
 }
 
+/* Ids are the result of --json; the list grows by doubling. */
 static int keep_id(struct run *r, uint32_t id, struct err *err)
 {
 	void *grown = r->id;
@@ -196,6 +200,7 @@ static int one_token(struct run *r, struct sampler *s, struct tok_stream *out,
 	return llm_prefill(r->llm, &id, 1, r->logits, NULL, err);
 }
 
+/* Until there is a reason to stop.  Ctrl-C is looked for at every token. */
 static int loop(struct run *r, struct sampler *s, struct tok_stream *out,
 		struct err *err)
 {

@@ -15,6 +15,7 @@
 
 /* ---- text in ---- */
 
+/* A read that Ctrl-C ended is no broken input. */
 static int read_stdin(char **text, size_t *len, struct err *err)
 {
 	if (io_read_file("-", TEXT_LIMIT, text, len, err))
@@ -74,6 +75,8 @@ fail:
 	return -1;
 }
 
+/* Ids as given are used as they are; a text gets what the tokenizer puts in
+ * front, unless --no-bos. */
 int run_prompt(struct run *r, struct err *err)
 {
 	const struct run_args *a = r->args;
@@ -156,6 +159,7 @@ static int print_ids(const struct ui *ui, const uint32_t *ids, size_t n,
 	return ui_json(stdout, o, err);
 }
 
+/* Both modes need the tokenizer's files only: no config, no weights. */
 int run_tokenize(const struct call *c, struct err *err)
 {
 	const struct run_args *a = c->args;
@@ -193,6 +197,8 @@ static int print_text(const struct ui *ui, const char *text, size_t len,
 	return ui_json(stdout, o, err);
 }
 
+/* Control tokens vanish, as in the original's decode for readers: so the way
+ * there and back gives the text again, byte for byte. */
 int run_detokenize(const struct call *c, struct err *err)
 {
 	struct tok *tok = NULL;

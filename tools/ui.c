@@ -1,3 +1,5 @@
+/* ui.c - signals, the terminal, progress, messages, and the two standard
+ * streams (ui.h).  Numbers and tables are in report.c. */
 #include "ui.h"
 
 #include "../libfmt/base/json.h"
@@ -57,6 +59,7 @@ double ui_now(void)
 
 /* ---- the terminal ---- */
 
+/* A terminal that does not tell its width counts as 80 columns. */
 int ui_width(FILE *f)
 {
 	struct winsize ws;
@@ -68,6 +71,8 @@ int ui_width(FILE *f)
 	return ws.ws_col;
 }
 
+/* Whether block characters can be shown.  setlocale is not called: numbers are
+ * to be printed with a point everywhere. */
 static bool locale_is_utf8(void)
 {
 	static const char *const names[] = { "LC_ALL", "LC_CTYPE", "LANG" };
@@ -121,6 +126,8 @@ const char *ui_paint(const struct ui *ui, FILE *f, enum ui_color c)
 #define BAR_EVERY 0.17     /* at most six times a second */
 #define LINE_EVERY 5.0     /* where stderr is no terminal */
 
+/* "what  ####....  12/50, 24 %, 3.2/s, 12 s left", redrawn in place.  The bar
+ * takes what the words leave, up to 40 columns, perhaps nothing. */
 static void draw_bar(struct ui *ui, const char *left, const char *right,
 		     double share)
 {
@@ -140,6 +147,8 @@ static void draw_bar(struct ui *ui, const char *left, const char *right,
 	ui->drawn = true;
 }
 
+/* Rate and time left come from the whole phase so far: they move slowly, and
+ * every unit of a walk costs about the same. */
 static void show(struct ui *ui, double now, uint64_t done, uint64_t total)
 {
 	double spent = now - ui->began, share, rate;
@@ -165,6 +174,8 @@ static void show(struct ui *ui, double now, uint64_t done, uint64_t total)
 	ui->shown = now;
 }
 
+/* Libraries call this as often as they like; what is drawn is limited here.
+ * The answer is whether to stop. */
 static int bar_step(void *ctx, const char *what, uint64_t done, uint64_t total)
 {
 	struct ui *ui = ctx;
@@ -188,6 +199,7 @@ static int bar_step(void *ctx, const char *what, uint64_t done, uint64_t total)
 	return 0;
 }
 
+/* Wipe the bar, so that a line can be written in its place. */
 void ui_done(struct ui *ui)
 {
 	if (ui->drawn)
@@ -245,6 +257,8 @@ void ui_hint(struct ui *ui, const char *fmt, ...)
 	va_end(ap);
 }
 
+/* The one place where a failure is told.  With --json the document on stdout
+ * carries the same words. */
 int ui_fail(struct ui *ui, const struct err *err)
 {
 	struct cJSON *j, *e;
@@ -273,6 +287,7 @@ int ui_fail(struct ui *ui, const struct err *err)
 
 /* ---- standard output ---- */
 
+/* stdio forgets errno of an earlier write; the pipe itself still knows. */
 static bool pipe_is_broken(FILE *f)
 {
 	struct pollfd p = { .fd = fileno(f), .events = POLLOUT };
@@ -298,6 +313,7 @@ int ui_flush(struct err *err)
 		       e ? strerror(e) : "writing failed");
 }
 
+/* Indented: it is read by people as often as by programs. */
 int ui_json(FILE *f, struct cJSON *j, struct err *err)
 {
 	char *text = j ? json_print(j, true, err) : NULL;
@@ -330,6 +346,7 @@ static size_t utf8_length(const unsigned char *s, size_t n)
 	return len;
 }
 
+/* cJSON prints bytes as they are, and a document must be UTF-8. */
 struct cJSON *ui_json_string(const char *text, size_t n)
 {
 	static const char replacement[] = "\xef\xbf\xbd"; /* U+FFFD */

@@ -1,5 +1,9 @@
 /* gptq-verify: is this checkpoint well-formed, close to its original, and
- * still a good model?  The answer is the exit status. */
+ * still a good model?  The answer is the exit status.
+ *
+ * The checks are in verify_checks.c and verify_manifest.c, the printers in
+ * verify_report.c.  A check that does not pass is a result and the next one
+ * still runs; what cannot be read or computed at all ends the run (3, 4, 5). */
 #include "verify.h"
 
 #include "../runtime/tok.h"
@@ -106,6 +110,7 @@ static int open_models(struct verify *v, struct err *err)
 	return 0;
 }
 
+/* In the order of the table, which is that of the contract. */
 static int run_checks(struct verify *v, struct err *err)
 {
 	static const struct {
@@ -148,6 +153,7 @@ static int run_checks(struct verify *v, struct err *err)
 	return 0;
 }
 
+/* The JUnit file is a copy beside the report, not instead of it. */
 static int print_report(const struct verify *v, struct err *err)
 {
 	if (v->args->junit && verify_junit(v, v->args->junit, err))

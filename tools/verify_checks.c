@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Warnings pass: such a checkpoint can be decoded without a doubt. */
 int verify_structure(struct verify *v, struct verify_check *c,
 		     struct err *err)
 {
@@ -58,6 +59,8 @@ static void compare(const float *w, const float *q, uint64_t n,
 	l->cosine = dd == 0 ? 1 : wq / sqrt(ww * qq);
 }
 
+/* One linear at a time in f32, from both checkpoints, whatever their layouts:
+ * the original may itself be quantized. */
 static int compare_layer(struct verify *v, const struct survey_layer *s,
 			 struct verify_layer *l, struct err *err)
 {
@@ -82,6 +85,7 @@ out:
 	return ret;
 }
 
+/* Without a limit the check passes when every error is a number. */
 static void judge_weights(const struct verify *v, struct verify_check *c)
 {
 	const struct verify_layer *worst = NULL;
@@ -107,6 +111,8 @@ static void judge_weights(const struct verify *v, struct verify_check *c)
 			   worst->rel_error, worst->name);
 }
 
+/* Every linear of the survey, those that stayed dense too: they must be equal
+ * to the original's, and a table without them would hide that they are not. */
 int verify_weights(struct verify *v, struct verify_check *c, struct err *err)
 {
 	v->layer = mem_alloc(v->survey.count, sizeof(*v->layer), err);
@@ -138,6 +144,8 @@ static int open_tokenizer(struct verify *v, struct err *err)
 	return -1;
 }
 
+/* Load a model for windows of seqlen tokens; the context is no larger, so that
+ * little memory goes into the cache. */
 static int open_llm(struct verify *v, const struct model *m, struct llm **out,
 		    struct err *err)
 {
@@ -192,6 +200,7 @@ out:
 	return ret;
 }
 
+/* Perplexity of the model, and of the original where there is one. */
 static int score_one(struct verify *v, struct err *err)
 {
 	const struct progress *p = &v->call->ui->progress;
@@ -226,6 +235,7 @@ out:
 	return ret;
 }
 
+/* NaN compares as false: so every limit is written to fail on it. */
 static void judge_perplexity(const struct verify *v, struct verify_check *c)
 {
 	const struct opt_parsed *o = v->call->opt;
@@ -271,6 +281,7 @@ int verify_perplexity(struct verify *v, struct verify_check *c,
 	return 0;
 }
 
+/* Mean for the limit; the tail (p99, max) tells whether few tokens carry it. */
 int verify_divergence(struct verify *v, struct verify_check *c,
 		      struct err *err)
 {

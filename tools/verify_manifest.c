@@ -40,6 +40,8 @@ static int is_small_file(const char *name)
 	return 0;
 }
 
+/* Small files are hashed as they are: a tokenizer with another byte is another
+ * tokenizer. */
 static int hash_file(const char *dir, const char *name, char hex[HASH_HEX],
 		     struct err *err)
 {
@@ -72,6 +74,7 @@ static int step(struct verify *v, uint32_t i, struct err *err)
 
 /* ---- writing ---- */
 
+/* In the model's order, which is by name and not by file. */
 static int add_tensors(struct verify *v, struct cJSON *list, struct err *err)
 {
 	const struct model *m = v->model;
@@ -149,6 +152,8 @@ static void wrong(struct tally *t, const char *name, const char *what)
 		snprintf(t->first, sizeof(t->first), "%s: %s", name, what);
 }
 
+/* A row that is malformed is the manifest's fault and ends the run; a tensor
+ * that differs is the verdict. */
 static int check_tensor(struct verify *v, const struct cJSON *row,
 			struct tally *tally, struct err *err)
 {
@@ -180,6 +185,7 @@ static int check_tensor(struct verify *v, const struct cJSON *row,
 	return 0;
 }
 
+/* Names with a slash are refused: a manifest must not reach outside. */
 static int check_file(struct verify *v, const struct cJSON *row,
 		      struct tally *tally, struct err *err)
 {
@@ -199,6 +205,8 @@ static int check_file(struct verify *v, const struct cJSON *row,
 	return 0;
 }
 
+/* Everything listed must be there and equal, and no tensor beside it; further
+ * small files (a README) do no harm. */
 int verify_manifest(struct verify *v, struct verify_check *c, struct err *err)
 {
 	const char *path = v->args->manifest;

@@ -1,4 +1,5 @@
-/* The report of gptq-verify as text, JSON and JUnit XML. */
+/* The report of gptq-verify as text, JSON and JUnit XML: three printers of one
+ * struct verify.  None of them decides anything. */
 #include "verify.h"
 
 #include <cjson/cJSON.h>
@@ -9,6 +10,7 @@
 
 #define FAULTS_SHOWN 10
 
+/* What the structure check found, below its line. */
 static void fault_lines(const struct verify *v)
 {
 	const struct check *s = &v->structure;
@@ -31,6 +33,7 @@ static void fault_lines(const struct verify *v)
 			s->count - most);
 }
 
+/* With -v: every linear, not only the worst. */
 static int layer_table(const struct verify *v, struct err *err)
 {
 	static const char *const heads[] = { "~layer", ">relative error",
@@ -51,6 +54,7 @@ static int layer_table(const struct verify *v, struct err *err)
 	return ret;
 }
 
+/* A line per check that was asked for, and the verdict last. */
 int verify_text(const struct verify *v, struct err *err)
 {
 	const struct ui *ui = v->call->ui;
@@ -134,6 +138,7 @@ static void add_layers(struct cJSON *o, const struct verify *v)
 	}
 }
 
+/* null when it was not asked for or could not be run. */
 static void add_perplexity(struct cJSON *o, const struct verify *v)
 {
 	struct cJSON *j;
@@ -175,6 +180,7 @@ static void add_divergence(struct cJSON *o, const struct verify *v)
 	cJSON_AddNumberToObject(j, "top1", v->kld.top1);
 }
 
+/* Keys are those of the contract; `faults` is the structure check's list. */
 int verify_json(const struct verify *v, struct err *err)
 {
 	struct cJSON *o = cJSON_CreateObject();
@@ -216,6 +222,8 @@ static void xml_text(FILE *f, const char *s)
 	}
 }
 
+/* The form that CI servers read: a case per check, the message of a failure as
+ * its attribute. */
 static void xml_report(FILE *f, const struct verify *v)
 {
 	uint32_t asked = 0, failed = 0;
@@ -244,6 +252,7 @@ static void xml_report(FILE *f, const struct verify *v)
 	fputs("</testsuite>\n", f);
 }
 
+/* Into memory first: the file appears whole. */
 int verify_junit(const struct verify *v, const char *path, struct err *err)
 {
 	char *text = NULL;

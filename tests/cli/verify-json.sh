@@ -1,5 +1,5 @@
 . "$ROOT/tests/cli/lib"
-head -c 2500 "$TEXT" >text.txt
+head -c 1200 "$TEXT" >text.txt
 gptq-verify "$Q" --json --against "$T" --ppl text.txt --kld text.txt \
 	--seqlen 128 --max-layer-error 0.01 --junit v.xml >v.json
 echo "status $?"
