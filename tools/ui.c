@@ -108,7 +108,6 @@ void ui_init(struct ui *ui, const char *applet, const struct opt_common *c)
 	ui->color_err = c->color == 1 ||
 			(c->color == 0 && ui->tty_err && !plain);
 	ui->utf8 = locale_is_utf8();
-	ui->started = ui_now();
 	ui->progress = (struct progress) { bar_step, ui };
 }
 
@@ -186,6 +185,8 @@ static int bar_step(void *ctx, const char *what, uint64_t done, uint64_t total)
 	if (ui->quiet)
 		return 0;
 	now = ui_now();
+	if (ui->started == 0) /* waiting for a model's path is no work */
+		ui->started = now;
 	if (strncmp(ui->what, what, sizeof(ui->what) - 1) || done == 0) {
 		snprintf(ui->what, sizeof(ui->what), "%s", what);
 		ui->began = now;

@@ -26,7 +26,7 @@ struct ui {
 	char hint[256];          /* printed behind the message of a failure */
 	/* the live bar */
 	char what[48];           /* the current phase */
-	double started;          /* of the program */
+	double started;          /* when work was first reported; 0: never */
 	double began, shown;     /* of the phase; of the last line */
 	bool drawn;
 	struct progress progress; /* hand &ui.progress to libraries */
