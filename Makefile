@@ -27,8 +27,8 @@ endif
 
 ALL_CPPFLAGS := -D_GNU_SOURCE -DGPTQ_LIBDIR='"$(LIBDIR)/gptq"' $(CPPFLAGS)
 ALL_CFLAGS := -std=c11 $(WARN) $(if $(WERROR),-Werror) $(MODE_FLAGS) \
-	-fno-math-errno -fPIE -fvisibility=hidden $(CFLAGS)
-ALL_LDFLAGS := $(MODE_FLAGS) -pie -fopenmp $(LDFLAGS)
+	-fno-math-errno -fPIE -fvisibility=hidden -pthread $(CFLAGS)
+ALL_LDFLAGS := $(MODE_FLAGS) -pie -pthread $(LDFLAGS)
 LIBS := -lcjson -lpcre2-8 -lzstd -lz -lxxhash -llapacke -lopenblas -ldl -lm \
 	$(LDLIBS)
 
@@ -104,13 +104,12 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@echo "  CC      $<"
 	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(FILE_FLAGS) -MMD -MP -c -o $@ $<
 
-# Flags of single files: vector variants are chosen at run time, the reference
-# must not fuse, and only the tile loop needs OpenMP.
+# Flags of single files: vector variants are chosen at run time, and the
+# reference must not fuse.
 $(BUILD)/obj/%_avx2.o: FILE_FLAGS := -mavx2 -mfma -mf16c
 $(BUILD)/obj/%_avx512.o: FILE_FLAGS := -mavx512f -mavx512bw -mavx512vl \
 	-mavx512dq -mavx2 -mfma -mf16c
 $(BUILD)/obj/kernels/cpu/ref.o: FILE_FLAGS := -ffp-contract=off
-$(BUILD)/obj/kernels/tile.o: FILE_FLAGS := -fopenmp
 
 # The plug-in is the same in every mode, so its objects are shared.  It does
 # not link the library: errors and the checks of shapes are compiled into it.

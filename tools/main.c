@@ -250,24 +250,12 @@ static void hold_standard_files(void)
 			(void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY);
 }
 
-/* OpenMP's threads spin while they wait unless its environment, read before
- * main begins, says otherwise; on a machine with other work that made two
- * threads three times slower than one.  So set it and start again, once. */
-static void wait_without_spinning(char **argv)
-{
-	if (getenv("OMP_WAIT_POLICY") ||
-	    setenv("OMP_WAIT_POLICY", "passive", 1))
-		return;
-	execv("/proc/self/exe", argv); /* returns only where it cannot */
-}
-
 int main(int argc, char **argv)
 {
 	const char *name = argc > 0 ? strrchr(argv[0], '/') : NULL;
 	const struct applet *a = NULL;
 
 	name = name ? name + 1 : argc > 0 ? argv[0] : "gptq";
-	wait_without_spinning(argv);
 	hold_standard_files();
 	ui_signals();
 	/* the name it was called by, else the first argument */
