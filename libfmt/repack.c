@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/pool.h"
 #include "container/st.h"
 
 #include <stdio.h>
@@ -182,7 +183,7 @@ int repack_plan(const struct repack_job *job, struct repack_step **steps,
 {
 	uint32_t count = job->survey->count;
 	struct trial t = { .job = job };
-	struct repack_pool pool = { .count = count, .threads = job->threads,
+	struct pool pool = { .count = count, .threads = job->threads,
 		.fn = try_layer, .ctx = &t, .what = "plan",
 		.progress = job->progress };
 	enum action *action = mem_alloc(count, sizeof(*action), err);
@@ -199,7 +200,7 @@ int repack_plan(const struct repack_job *job, struct repack_step **steps,
 		goto out;
 	t.steps = *steps;
 	t.action = action;
-	if (repack_pool_run(&pool, err))
+	if (pool_run(&pool, err))
 		goto out;
 	for (uint32_t i = 0; i < count; i++)
 		*refused += (*steps)[i].refused;
@@ -253,7 +254,7 @@ static void sort_tensors(const struct run *r, const enum action *action,
 		const struct qf_module *q = s->layer[i].module;
 
 		for (uint32_t k = 0; action[i] == CONVERT && k < q->count; k++)
-			if (repack_layer_owns(&s->layer[i], &q->part[k]))
+			if (survey_owns(&s->layer[i], &q->part[k]))
 				owner[&q->part[k] - m->tensor] = &s->layer[i];
 	}
 }
@@ -366,14 +367,14 @@ static uint64_t item_cost(void *ctx, uint32_t i)
 static int write_all(struct run *r, struct err *err)
 {
 	const struct repack_job *job = r->job;
-	struct repack_pool pool = {
+	struct pool pool = {
 		.count = r->count, .threads = job->threads, .fn = move_item,
 		.cost = item_cost, .ctx = r, .what = "repack",
 		.progress = job->progress
 	};
 
 	if (st_writer_create(r->writer, job->out, job->shard_size, err) ||
-	    repack_pool_run(&pool, err) || st_writer_commit(r->writer, err))
+	    pool_run(&pool, err) || st_writer_commit(r->writer, err))
 		return -1;
 	r->report->bytes = st_writer_bytes(r->writer);
 	r->report->shards = st_writer_shards(r->writer);

@@ -15,33 +15,11 @@ struct repack_item {
 	uint32_t id;         /* of its first tensor in the writer */
 };
 
-/* ---- repack_pool.c: a fixed number of threads over a list ---- */
-
-struct repack_pool {
-	uint32_t count, threads;
-	/* Item i; many at a time, in rising order. */
-	int (*fn)(void *ctx, uint32_t i, struct err *err);
-	/* How much of the progress item i is. */
-	uint64_t (*cost)(void *ctx, uint32_t i);
-	void *ctx;
-	const char *what;
-	const struct progress *progress;
-};
-/* The first failure (of the lowest item) ends the work. */
-int repack_pool_run(const struct repack_pool *p, struct err *err);
-
 /* ---- repack_layer.c: one layer ---- */
 
 /* What a layer takes in the target layout (job->to NULL: one dense weight). */
 int repack_layer_plan(const struct repack_job *job, const struct ql_spec *spec,
 		      struct qf_plan *plan, struct err *err);
-/* Does tensor t of a quantized layer give way to the converted ones?  (All of
- * its layout do, and a weight beside them; a bias does not.) */
-bool repack_layer_owns(const struct survey_layer *l, const struct tensor *t);
-/* Read it from a model, by that model's own configs.  `l` is a module that
- * some layout claims. */
-int repack_layer_read(const struct model *m, const struct qf_module *module,
-		      struct ql *ql, struct err *err);
 /* Read, encode, and pour when w is not NULL. */
 int repack_layer_convert(const struct repack_job *job,
 			 const struct repack_item *item, struct st_writer *w,

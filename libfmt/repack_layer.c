@@ -34,36 +34,6 @@ int repack_layer_plan(const struct repack_job *job, const struct ql_spec *spec,
 	return 0;
 }
 
-bool repack_layer_owns(const struct survey_layer *l, const struct tensor *t)
-{
-	const char *suffix = strrchr(t->name, '.') + 1;
-
-	if (!l->format)
-		return false;
-	for (uint32_t i = 0; l->format->owns[i]; i++)
-		if (!strcmp(l->format->owns[i], suffix))
-			return true;
-	return !strcmp(suffix, "weight");
-}
-
-int repack_layer_read(const struct model *m, const struct qf_module *module,
-		      struct ql *ql, struct err *err)
-{
-	struct qf_hint hint;
-	struct qf_layer l = { .module = module, .hint = &hint };
-	const struct qfmt *f;
-	bool skip;
-
-	memset(ql, 0, sizeof(*ql));
-	if (model_hint(m, module->name, &hint, &skip, err))
-		return -1;
-	f = qf_recognise(module, &hint);
-	if (!f)
-		return err_set(err, ERR_UNSUP, "%s: no layout that is known",
-			       module->name);
-	return f->read(&l, ql, err);
-}
-
 /* Where rounding to nearest gives infinity. */
 static float overflow_at(enum dtype type)
 {
@@ -153,7 +123,7 @@ int repack_layer_convert(const struct repack_job *job,
 	int ret = -1;
 
 	/* what read says names the tensor by itself */
-	if (repack_layer_read(job->model, item->layer->module, &ql, err))
+	if (survey_read(job->model, item->layer->module, &ql, err))
 		return -1;
 	ret = job->to ? pour_packed(job, &ql, item, w, err) :
 			pour_dense(job, &ql, item, w, err);

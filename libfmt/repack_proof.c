@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/pool.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,7 @@ static int equal_packed(const struct ql *was, const struct proof *p,
 	struct ql is;
 	int ret;
 
-	if (repack_layer_read(p->back, m, &is, err))
+	if (survey_read(p->back, m, &is, err))
 		return -1;
 	ret = ql_compare(was, &is, &d, err);
 	ql_release(&is);
@@ -81,7 +82,7 @@ static int prove_layer(void *ctx, uint32_t i, struct err *err)
 	if (!m || (!p->job->to && !t))
 		return err_set(err, ERR_CHECK, "%s: not in the result",
 			       l->module->name);
-	if (repack_layer_read(p->job->model, l->module, &was, err))
+	if (survey_read(p->job->model, l->module, &was, err))
 		return -1;
 	ret = p->job->to ? equal_packed(&was, p, m, err) :
 			   equal_dense(&was, p, t, err);
@@ -121,7 +122,7 @@ static int prove_copies(const struct proof *p, struct err *err)
 		const struct qf_module *q = s->layer[i].module;
 
 		for (uint32_t k = 0; s->layer[i].format && k < q->count; k++)
-			if (repack_layer_owns(&s->layer[i], &q->part[k]))
+			if (survey_owns(&s->layer[i], &q->part[k]))
 				quantized[&q->part[k] - m->tensor] = 1;
 	}
 	for (uint32_t i = 0; i < m->tensor_count; i++) {
@@ -146,7 +147,7 @@ int repack_prove(const struct repack_job *job, uint64_t *weights,
 		 struct err *err)
 {
 	struct proof p = { .job = job };
-	struct repack_pool pool = {
+	struct pool pool = {
 		.count = job->survey->count, .threads = job->threads,
 		.fn = prove_layer, .cost = layer_cost, .ctx = &p,
 		.what = "check", .progress = job->progress
@@ -155,7 +156,7 @@ int repack_prove(const struct repack_job *job, uint64_t *weights,
 
 	*weights = 0;
 	if (model_open(job->out, 0, &p.back, err) || prove_copies(&p, err) ||
-	    repack_pool_run(&pool, err))
+	    pool_run(&pool, err))
 		goto out;
 	for (uint32_t i = 0; i < job->survey->count; i++)
 		*weights += (uint64_t)job->survey->layer[i].spec.out *

@@ -292,3 +292,35 @@ void survey_release(struct survey *s)
 	free(s->layer);
 	memset(s, 0, sizeof(*s));
 }
+
+/* ---- single layers ---- */
+
+bool survey_owns(const struct survey_layer *l, const struct tensor *t)
+{
+	const char *suffix = strrchr(t->name, '.') + 1;
+
+	if (!l->format)
+		return false;
+	for (uint32_t i = 0; l->format->owns[i]; i++)
+		if (!strcmp(l->format->owns[i], suffix))
+			return true;
+	return !strcmp(suffix, "weight");
+}
+
+int survey_read(const struct model *m, const struct qf_module *module,
+		struct ql *ql, struct err *err)
+{
+	struct qf_hint hint;
+	struct qf_layer l = { .module = module, .hint = &hint };
+	const struct qfmt *f;
+	bool skip;
+
+	memset(ql, 0, sizeof(*ql));
+	if (model_hint(m, module->name, &hint, &skip, err))
+		return -1;
+	f = qf_recognise(module, &hint);
+	if (!f)
+		return err_set(err, ERR_UNSUP, "%s: no layout that is known",
+			       module->name);
+	return f->read(&l, ql, err);
+}

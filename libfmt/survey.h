@@ -50,4 +50,12 @@ struct survey {
 int survey_model(const struct model *m, struct survey *out, struct err *err);
 void survey_release(struct survey *s);
 
+/* Does tensor t of a quantized layer's module hold its weights?  (All of its
+ * layout do, and a weight beside them; a bias does not.) */
+bool survey_owns(const struct survey_layer *l, const struct tensor *t);
+/* Read a module that some layout claims, by its model's configs.  *ql is
+ * zeroed on failure. */
+int survey_read(const struct model *m, const struct qf_module *module,
+		struct ql *ql, struct err *err);
+
 #endif

@@ -170,7 +170,7 @@ static void assert_decoded(const char *from, const char *to, enum dtype type)
 		assert_null(qf_part(dense, "qweight"));
 		assert_null(qf_part(dense, "g_idx"));
 		assert_int_equal(t->type, type);
-		must(repack_layer_read(a, m, &ql, &err), &err);
+		must(survey_read(a, m, &ql, &err), &err);
 		assert_true(tensor_is_shape(t, 2, ql.spec.out, ql.spec.in));
 		for (uint32_t n = 0; n < ql.spec.out; n++) {
 			size_t bytes = ql.spec.in *

@@ -189,7 +189,7 @@ static void test_swapped_constants_are_taken_back(void **state)
 	assert_false(y->quant.by_gptqmodel);
 	assert_string_equal(y->quant.quantizer, CONFIG_QUANTIZER);
 	assert_non_null(json_path(y->quantize, "meta.uri"));
-	must(repack_layer_read(y, &y->module[0], &is, &err), &err);
+	must(survey_read(y, &y->module[0], &is, &err), &err);
 	must(ql_compare(&was, &is, &d, &err), &err);
 	assert_int_equal(d.unequal, 0);
 	must(model_open(a, 0, &x, &err), &err);

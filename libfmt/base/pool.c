@@ -1,13 +1,13 @@
-#include "repack_impl.h"
+#include "pool.h"
 
-#include "base/err.h"
-#include "base/mem.h"
+#include "err.h"
+#include "mem.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 
 struct state {
-	const struct repack_pool *p;
+	const struct pool *p;
 	pthread_mutex_t lock; /* over all that follows, and the callback */
 	uint32_t next;
 	uint64_t done, total;
@@ -15,7 +15,7 @@ struct state {
 	struct err err;
 };
 
-static uint64_t cost(const struct repack_pool *p, uint32_t i)
+static uint64_t cost(const struct pool *p, uint32_t i)
 {
 	return p->cost ? p->cost(p->ctx, i) : 1;
 }
@@ -23,7 +23,7 @@ static uint64_t cost(const struct repack_pool *p, uint32_t i)
 /* Under the lock: note how item i ended. */
 static void finish(struct state *s, uint32_t i, int ret, const struct err *e)
 {
-	const struct repack_pool *p = s->p;
+	const struct pool *p = s->p;
 
 	s->done += cost(p, i);
 	if (ret) {
@@ -57,7 +57,7 @@ static void *work(void *arg)
 	return NULL;
 }
 
-int repack_pool_run(const struct repack_pool *p, struct err *err)
+int pool_run(const struct pool *p, struct err *err)
 {
 	struct state s = { .p = p, .failed = p->count };
 	uint32_t want = p->threads < p->count ? p->threads : p->count;
