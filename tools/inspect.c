@@ -42,8 +42,7 @@ static const struct opt options[] = {
 	{ AT_FLAG(print_path), .letter = 'P', .name = "print-path",
 	  .help = "on success print MODEL on stdout, the report on stderr" },
 	{ AT_FLAG(stats), .name = "stats",
-	  .help = "ranges and histograms of each layer",
-	  .absent = LATER "; gptq-verify checks the values of every layer" },
+	  .help = "ranges and histograms of each layer and tensor" },
 	{ AT_TEXT(tensor), .name = "tensor", .arg = "NAME",
 	  .help = "decode one tensor",
 	  .absent = LATER "; --tensors shows type, shape and place" },
@@ -158,6 +157,21 @@ out:
 	return ret;
 }
 
+/* ---- --stats ---- */
+
+/* Only what --match lets through is read. */
+static int gather_stats(struct inspect *r, uint32_t threads, struct err *err)
+{
+	struct stats_job job = {
+		.model = r->model, .survey = &r->survey,
+		.layer = r->show_layer, .tensor = r->show_tensor,
+		.threads = threads, .progress = &r->ui->progress
+	};
+
+	r->stats = mem_alloc(1, sizeof(*r->stats), err);
+	return r->stats ? stats_gather(&job, r->stats, err) : -1;
+}
+
 /* ---- the applet ---- */
 
 /* Everything that any of the printers may need.  Headers only (and g_idx and
@@ -181,7 +195,9 @@ static int gather(struct inspect *r, const struct call *c, struct err *err)
 		       !llama_config_read(config, NULL, &r->cfg, &why);
 	if (a->hash && hash_tensors(r, err))
 		return -1;
-	return narrow(r, a->match, err);
+	if (narrow(r, a->match, err))
+		return -1;
+	return a->stats ? gather_stats(r, c->threads, err) : 0;
 }
 
 /* One of two printers; as text, only the tables that were asked for. */
@@ -189,11 +205,13 @@ static int show(const struct inspect *r, const struct args *a, struct err *err)
 {
 	if (r->ui->json)
 		return inspect_json(r, err);
-	if (!a->tensors && !a->layers && !a->files && !a->doctor && !a->hash)
+	if (!a->tensors && !a->layers && !a->files && !a->doctor &&
+	    !a->hash && !a->stats)
 		inspect_screen(r);
 	if ((a->files && inspect_files(r, err)) ||
 	    (a->layers && inspect_layers(r, err)) ||
-	    (a->tensors && inspect_tensors(r, err)))
+	    (a->tensors && inspect_tensors(r, err)) ||
+	    (a->stats && inspect_stats(r, err)))
 		return -1;
 	if (a->hash)
 		inspect_hashes(r);
@@ -223,6 +241,9 @@ static int inspect_run(const struct call *c, struct err *err)
 	if (ret == 0 && a->print_path)
 		puts(c->model);
 out:
+	if (r.stats)
+		stats_release(r.stats);
+	free(r.stats);
 	free(r.hash);
 	free(r.show_layer);
 	free(r.show_tensor);

@@ -7,6 +7,7 @@
 #include "../libfmt/doctor.h"
 #include "../libfmt/llama.h"
 #include "../libfmt/model.h"
+#include "../libfmt/stats.h"
 #include "ui.h"
 
 #include <stdbool.h>
@@ -26,6 +27,7 @@ struct inspect {
 	 * of the whole, whatever files the tensors are in */
 	char (*hash)[HASH_HEX];
 	char model_hash[HASH_HEX];
+	struct stats *stats;    /* --stats, or NULL */
 };
 
 /* The default screen. */
@@ -35,6 +37,12 @@ int inspect_layers(const struct inspect *r, struct err *err);
 int inspect_files(const struct inspect *r, struct err *err);
 /* A line for each tensor, and one for the model. */
 void inspect_hashes(const struct inspect *r);
+/* What the values are, layer by layer and tensor by tensor. */
+int inspect_stats(const struct inspect *r, struct err *err);
+/* As members of a layer's or a tensor's object. */
+void inspect_stats_layer_json(struct cJSON *o, const struct stats_layer *l);
+void inspect_stats_json(struct cJSON *o, const char *key,
+			const struct stats_values *v);
 /* Every problem, who refuses it, what mends it. */
 void inspect_doctor(const struct inspect *r);
 /* All of it. */

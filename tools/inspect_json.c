@@ -94,6 +94,8 @@ static void add_layers(struct cJSON *o, const struct inspect *r)
 						      "dense");
 		if (l->broken)
 			ui_json_text(j, "problem", l->why);
+		if (r->stats)
+			inspect_stats_layer_json(j, &r->stats->layer[i]);
 		cJSON_AddItemToArray(list, j);
 	}
 }
@@ -124,6 +126,8 @@ static void add_tensors(struct cJSON *o, const struct inspect *r)
 		cJSON_AddNumberToObject(j, "bytes", (double)t->size);
 		if (r->hash)
 			ui_json_text(j, "hash", r->hash[i]);
+		if (r->stats && r->stats->tensor[i].count)
+			inspect_stats_json(j, "stats", &r->stats->tensor[i]);
 		cJSON_AddItemToArray(list, j);
 	}
 }

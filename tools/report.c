@@ -66,6 +66,54 @@ const char *ui_plural(uint64_t n)
 	return n == 1 ? "" : "s";
 }
 
+/* ---- small pictures ---- */
+
+const char *ui_spark(const struct ui *ui, const uint64_t *count, uint32_t n,
+		     uint32_t width, char buf[3 * UI_SPARK + 1])
+{
+	static const char ascii[] = ".:-=+*%#";
+	uint32_t each = (n + width - 1) / width, columns;
+	uint64_t sum[UI_SPARK] = { 0 }, top = 1;
+	char *to = buf;
+
+	columns = (n + each - 1) / each;
+	for (uint32_t i = 0; i < n; i++)
+		sum[i / each] += count[i];
+	for (uint32_t i = 0; i < columns; i++)
+		top = sum[i] > top ? sum[i] : top;
+	for (uint32_t i = 0; i < columns; i++) {
+		double share = (double)sum[i] / (double)top;
+		int level = (int)(share * 7.999);
+
+		if (!sum[i])
+			to += sprintf(to, " ");
+		else if (ui->utf8) /* U+2581 to U+2588 */
+			to += sprintf(to, "\xe2\x96%c", 0x81 + level);
+		else
+			to += sprintf(to, "%c", ascii[level]);
+	}
+	*to = '\0';
+	return buf;
+}
+
+/* In UTF-8 the last column is filled by eighths. */
+const char *ui_bar(const struct ui *ui, double share, uint32_t width,
+		   char buf[3 * UI_SPARK + 1])
+{
+	uint32_t parts = ui->utf8 ? 8 : 1;
+	uint32_t n = (uint32_t)(share * width * parts + 0.5);
+	char *to = buf;
+
+	if (!n && share > 0) /* something is not nothing */
+		n = 1;
+	for (; n >= parts; n -= parts)
+		to += sprintf(to, "%s", ui->utf8 ? "\xe2\x96\x88" : "#");
+	if (n) /* U+2589 is seven eighths, U+258F one */
+		to += sprintf(to, "\xe2\x96%c", 0x90 - (int)n);
+	*to = '\0';
+	return buf;
+}
+
 /* ---- tables ---- */
 
 struct ui_table {
@@ -155,10 +203,17 @@ static void pad(FILE *f, size_t n)
 static void put_cell(FILE *f, const char *text, char how, size_t width,
 		     bool last)
 {
+	static const char common[] = "model.layers.";
 	size_t n = text_width(text);
 
+	/* what the names of all layers begin with gives way first */
+	if (how == '~' && n > width &&
+	    !strncmp(text, common, sizeof(common) - 1)) {
+		text += sizeof(common) - 1;
+		n -= sizeof(common) - 1;
+	}
 	if (how == '~' && n > width && width > 4) {
-		size_t front = (width - 2) / 2, back = width - 2 - front;
+		size_t front = (width - 2) / 3, back = width - 2 - front;
 
 		fwrite(text, 1, (size_t)(text_at(text, front) - text), f);
 		fputs("..", f);
@@ -170,6 +225,18 @@ static void put_cell(FILE *f, const char *text, char how, size_t width,
 	fputs(text, f);
 	if (how != '>' && n < width && !last)
 		pad(f, width - n);
+}
+
+/* The cell of column c and the gap before it; nothing for an empty last one. */
+static void next_cell(const struct ui_table *t, FILE *f, const char *text,
+		      uint32_t c, const size_t *width)
+{
+	bool last = c + 1 == t->columns;
+
+	if (last && !*text)
+		return;
+	pad(f, c ? 2 : 0);
+	put_cell(f, text, t->head[c][0], width[c], last);
 }
 
 /* Widths of all columns; on a terminal the '~' column gives way. */
@@ -207,18 +274,13 @@ int ui_table_print(const struct ui *ui, FILE *f, const struct ui_table *t,
 		return -1;
 	measure(t, width, ui_width(f));
 	fputs(ui_paint(ui, f, UI_BOLD), f);
-	for (uint32_t c = 0; c < t->columns; c++) {
-		pad(f, c ? 2 : 0);
-		put_cell(f, t->head[c] + 1, t->head[c][0], width[c],
-			 c + 1 == t->columns);
-	}
+	for (uint32_t c = 0; c < t->columns; c++)
+		next_cell(t, f, t->head[c] + 1, c, width);
 	fprintf(f, "%s\n", ui_paint(ui, f, UI_OFF));
 	for (size_t i = 0; i < t->count; i++) {
 		uint32_t c = (uint32_t)(i % t->columns);
 
-		pad(f, c ? 2 : 0);
-		put_cell(f, t->cell[i], t->head[c][0], width[c],
-			 c + 1 == t->columns);
+		next_cell(t, f, t->cell[i], c, width);
 		if (c + 1 == t->columns)
 			fputc('\n', f);
 	}

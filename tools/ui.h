@@ -75,6 +75,16 @@ enum ui_color { UI_OFF = 0, UI_BOLD, UI_DIM, UI_RED, UI_GREEN, UI_YELLOW,
 	UI_BLUE };
 const char *ui_paint(const struct ui *ui, FILE *f, enum ui_color c);
 
+/* Counts as one line of small bars, n of them joined to `width` columns at
+ * most, the tallest for the largest; ASCII where the locale has no UTF-8.
+ * Nothing is a blank, anything at least a dot. */
+#define UI_SPARK 64
+const char *ui_spark(const struct ui *ui, const uint64_t *count, uint32_t n,
+		     uint32_t width, char buf[3 * UI_SPARK + 1]);
+/* A bar of share (0 to 1) of `width` columns; no blanks behind it. */
+const char *ui_bar(const struct ui *ui, double share, uint32_t width,
+		   char buf[3 * UI_SPARK + 1]);
+
 /* Columns of the terminal behind f; 0: not a terminal. */
 int ui_width(FILE *f);
 
