@@ -46,6 +46,20 @@ const char *llama_norm_name(uint32_t layer, enum llama_norm which,
 	return buf;
 }
 
+const char *llama_fused_name(uint32_t layer, enum llama_slot slot,
+			     char buf[LLAMA_NAME])
+{
+	static const char *const fused[LLAMA_SLOTS] = {
+		[LLAMA_SLOT_QKV] = "self_attn.qkv_proj",
+		[LLAMA_SLOT_GATE_UP] = "mlp.gate_up_proj",
+	};
+
+	if (!fused[slot])
+		return NULL;
+	snprintf(buf, LLAMA_NAME, "model.layers.%u.%s", layer, fused[slot]);
+	return buf;
+}
+
 const char *llama_linear_short(enum llama_linear which)
 {
 	return linears[which].name;

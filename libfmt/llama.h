@@ -75,7 +75,12 @@ const char *llama_linear_name(uint32_t layer, enum llama_linear which,
 /* "model.layers.3.input_layernorm.weight" (the tensor). */
 const char *llama_norm_name(uint32_t layer, enum llama_norm which,
 			    char buf[LLAMA_NAME]);
+/* "model.layers.3.self_attn.qkv_proj", the name some readers give to the
+ * linears of a slot that they run as one; NULL for slots of one linear. */
+const char *llama_fused_name(uint32_t layer, enum llama_slot slot,
+			     char buf[LLAMA_NAME]);
 #define LLAMA_EMBED "model.embed_tokens.weight"
+#define LLAMA_EMBED_TABLE "model.embed_tokens" /* its module */
 #define LLAMA_FINAL_NORM "model.norm.weight"
 #define LLAMA_HEAD "lm_head" /* the module */
 

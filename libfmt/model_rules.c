@@ -19,6 +19,7 @@
 struct rule {
 	pcre2_code *code;
 	const char *text; /* borrowed, for messages */
+	uint32_t index;   /* in the object it was read from */
 	uint32_t bits;    /* 0: not overridden */
 	int32_t group_size;
 	int8_t desc_act, sym;
@@ -105,10 +106,12 @@ static int read_rules(const struct cJSON *dynamic, struct model_rules *r,
 		return -1;
 	for (int pass = 1; pass >= 0; pass--) {
 		const struct cJSON *j = json_first(dynamic);
+		uint32_t index = 0;
 
-		for (; j; j = json_next(j)) {
+		for (; j; j = json_next(j), index++) {
 			if (is_negative(j) != pass)
 				continue;
+			r->rule[r->count].index = index;
 			if (read_rule(j, &r->rule[r->count++], err))
 				return err_ctx(err, "dynamic: \"%.128s\"",
 					       json_key(j));
@@ -167,33 +170,76 @@ static void override(const struct rule *r, struct qf_hint *hint, bool *skip)
 		hint->sym = r->sym;
 }
 
-int model_rules_apply(const struct model_rules *r, const char *module,
-		      struct qf_hint *hint, bool *skip, struct err *err)
+/* At least 0 when it matches, else PCRE2_ERROR_NOMATCH or what went wrong. */
+static int match(const struct model_rules *r, const struct rule *rule,
+		 const char *module, pcre2_match_data *data)
+{
+	return pcre2_match(rule->code, (PCRE2_SPTR)module,
+			   PCRE2_ZERO_TERMINATED, 0, 0, data, r->limits);
+}
+
+/* The first rule that matches, or NULL. */
+static int first_match(const struct model_rules *r, const char *module,
+		       const struct rule **out, struct err *err)
 {
 	pcre2_match_data *data;
 	int ret = -1, n;
 
+	*out = NULL;
 	if (!r)
 		return 0;
 	data = pcre2_match_data_create(1, NULL);
 	if (!data)
 		return err_set(err, ERR_RESOURCE,
 			       "out of memory for a pattern");
-	for (uint32_t i = 0; i < r->count; i++) {
-		n = pcre2_match(r->rule[i].code, (PCRE2_SPTR)module,
-				PCRE2_ZERO_TERMINATED, 0, 0, data, r->limits);
-		if (n == PCRE2_ERROR_NOMATCH)
-			continue;
-		if (n < 0) {
+	for (uint32_t i = 0; i < r->count && !*out; i++) {
+		n = match(r, &r->rule[i], module, data);
+		if (n >= 0) {
+			*out = &r->rule[i];
+		} else if (n != PCRE2_ERROR_NOMATCH) {
 			err_set(err, ERR_INPUT, "dynamic: \"%.128s\" takes too "
 				"long on %.128s", r->rule[i].text, module);
 			goto out;
 		}
-		override(&r->rule[i], hint, skip);
-		break;
 	}
 	ret = 0;
 out:
 	pcre2_match_data_free(data);
 	return ret;
+}
+
+int model_rules_find(const struct model_rules *r, const char *module,
+		     uint32_t *index, struct err *err)
+{
+	const struct rule *rule;
+
+	if (first_match(r, module, &rule, err))
+		return -1;
+	*index = rule ? rule->index : MODEL_RULES_NONE;
+	return 0;
+}
+
+int model_rules_matches(const struct model_rules *r, uint32_t index,
+			const char *module)
+{
+	pcre2_match_data *data = pcre2_match_data_create(1, NULL);
+	int found = 0;
+
+	for (uint32_t i = 0; data && i < r->count; i++)
+		if (r->rule[i].index == index)
+			found = match(r, &r->rule[i], module, data) >= 0;
+	pcre2_match_data_free(data);
+	return found;
+}
+
+int model_rules_apply(const struct model_rules *r, const char *module,
+		      struct qf_hint *hint, bool *skip, struct err *err)
+{
+	const struct rule *rule;
+
+	if (first_match(r, module, &rule, err))
+		return -1;
+	if (rule)
+		override(rule, hint, skip);
+	return 0;
 }

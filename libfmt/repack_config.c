@@ -187,6 +187,8 @@ static int write_quantized(const struct repack_job *job, bool anew,
 		c.dynamic = m->quant.dynamic;
 		if (m->quant.sym >= 0) /* the rules say which are not */
 			c.sym = m->quant.sym;
+		if (m->quant.desc_act >= 0 && !(job->survey->odd & QF_ODD_ACT))
+			c.desc_act = m->quant.desc_act;
 	} else if (exceptions(job, &c)) {
 		if (make_rules(job, &c, &rules, err))
 			goto out;

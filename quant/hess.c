@@ -8,9 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows that travel between host and device at a time. */
-#define HESS_ROWS 64
-
 int gq_hess_init(struct gq_hess *h, const struct rt_dev *d, uint32_t n,
 		 struct err *err)
 {
@@ -30,10 +27,12 @@ int gq_hess_init(struct gq_hess *h, const struct rt_dev *d, uint32_t n,
 		goto out;
 	if (be_mat_new(d->api, d->be, n, n, DT_F64, &h->h, err))
 		goto out;
-	for (uint32_t i = 0; i < n; i++)
+	for (uint32_t i = 0; i < n; i++) {
+		h->order[i] = i;
 		if (d->api->put(d->be, (char *)h->h.p + i * row, zero, row,
 				err))
 			goto out;
+	}
 	ret = 0;
 out:
 	free(zero);
@@ -72,67 +71,143 @@ static int by_activity(const void *a, const void *b)
 	return x->column < y->column ? -1 : x->column > y->column;
 }
 
-/* Mark dead columns and decide the order.  A NaN or infinity anywhere in the
- * inputs shows on the diagonal. */
-static int look(struct gq_hess *h, double *host, const struct gq_params *p,
-		struct err *err)
+/* The order of processing that is wanted, from H's diagonal. */
+static int choose_order(const struct gq_hess *h, const double *diag,
+			const struct gq_params *p, uint32_t *want,
+			struct err *err)
 {
 	struct activity *act = mem_alloc(h->n, sizeof(*act), err);
 
 	if (!act)
 		return -1;
-	h->dead_count = 0;
-	for (uint32_t k = 0; k < h->n; k++) {
-		double *v = &host[(size_t)k * h->n + k];
-
-		if (!isfinite(*v)) {
-			free(act);
-			return err_set(err, ERR_CHECK,
-				       "the calibration inputs of feature %u "
-				       "are not finite",
-				       k);
-		}
-		h->dead[k] = *v == 0.0;
-		h->dead_count += h->dead[k];
-		if (h->dead[k])
-			*v = 1.0;
-		act[k] = (struct activity){ *v, k };
-	}
+	for (uint32_t k = 0; k < h->n; k++)
+		act[k] = (struct activity){ diag[k], k };
 	if (p->desc_act)
 		qsort(act, h->n, sizeof(*act), by_activity);
 	for (uint32_t i = 0; i < h->n; i++)
-		h->order[i] = act[i].column;
+		want[i] = act[i].column;
 	free(act);
 	return 0;
 }
 
-/* H in the order of processing, back on the device. */
-static int reorder(struct gq_hess *h, const struct rt_dev *d,
-		   const double *host, struct err *err)
+static double *cell(const struct gq_hess *h, uint32_t row, uint32_t col)
 {
-	double *rows = mem_alloc((size_t)HESS_ROWS * h->n, sizeof(*rows), err);
-	int ret = -1;
+	return (double *)h->h.p + (size_t)row * h->n + col;
+}
 
-	if (!rows)
-		return -1;
-	for (uint32_t i = 0; i < h->n; i += HESS_ROWS) {
-		uint32_t m = h->n - i < HESS_ROWS ? h->n - i : HESS_ROWS;
+/* Mark dead columns and give them a 1.  A NaN or infinity anywhere in the
+ * inputs shows on the diagonal, which goes to diag, by column. */
+static int look(struct gq_hess *h, const struct rt_dev *d, double *diag,
+		struct err *err)
+{
+	static const double one = 1.0;
 
-		for (uint32_t r = 0; r < m; r++) {
-			const double *from =
-				host + (size_t)h->order[i + r] * h->n;
-			double *to = rows + (size_t)r * h->n;
+	h->dead_count = 0;
+	for (uint32_t i = 0; i < h->n; i++) {
+		uint32_t k = h->order[i];
+		double *at = cell(h, i, i);
 
-			for (uint32_t c = 0; c < h->n; c++)
-				to[c] = from[h->order[c]];
-		}
-		if (d->api->put(d->be, (double *)h->h.p + (size_t)i * h->n,
-				rows, (size_t)m * h->n * sizeof(*rows), err))
-			goto out;
+		if (d->api->get(d->be, &diag[k], at, sizeof(one), err))
+			return -1;
+		if (!isfinite(diag[k]))
+			return err_set(err, ERR_CHECK,
+				       "the calibration inputs of feature %u "
+				       "are not finite",
+				       k);
+		h->dead[k] |= diag[k] == 0.0;
+		h->dead_count += h->dead[k];
+		if (diag[k] != 0.0)
+			continue;
+		diag[k] = one;
+		if (d->api->put(d->be, at, &one, sizeof(one), err))
+			return -1;
 	}
-	ret = 0;
-out:
-	free(rows);
+	return 0;
+}
+
+/* H's row `to` becomes its row `from`, columns put in order on the way:
+ * p[i] is where column i of the new order stands in the old one. */
+struct permute {
+	struct gq_hess *h;
+	const struct rt_dev *d;
+	const uint32_t *p;
+	double *row, *put; /* host [n] */
+};
+
+static int take_row(struct permute *q, uint32_t from, struct err *err)
+{
+	return q->d->api->get(q->d->be, q->row, cell(q->h, from, 0),
+			      q->h->n * sizeof(*q->row), err);
+}
+
+static int give_row(struct permute *q, uint32_t to, const double *row,
+		    struct err *err)
+{
+	for (uint32_t i = 0; i < q->h->n; i++)
+		q->put[i] = row[q->p[i]];
+	return q->d->api->put(q->d->be, cell(q->h, to, 0), q->put,
+			      q->h->n * sizeof(*q->put), err);
+}
+
+/* Along each cycle of p: the first row is held while the others move up. */
+static int permute_rows(struct permute *q, double *first, uint8_t *moved,
+			struct err *err)
+{
+	for (uint32_t s = 0; s < q->h->n; s++) {
+		uint32_t i = s;
+
+		if (moved[s])
+			continue;
+		if (take_row(q, s, err))
+			return -1;
+		memcpy(first, q->row, q->h->n * sizeof(*first));
+		for (; q->p[i] != s; i = q->p[i]) {
+			moved[i] = 1;
+			if (take_row(q, q->p[i], err) ||
+			    give_row(q, i, q->row, err))
+				return -1;
+		}
+		moved[i] = 1;
+		if (give_row(q, i, first, err))
+			return -1;
+	}
+	return 0;
+}
+
+/* H from h->order to the order `want`, in its place. */
+static int reorder(struct gq_hess *h, const struct rt_dev *d,
+		   const uint32_t *want, struct err *err)
+{
+	uint32_t *p, *at;
+	double *row, *put, *first;
+	uint8_t *moved;
+	struct mem_part part[] = {
+		{ (void **)&p, h->n, sizeof(*p) },
+		{ (void **)&at, h->n, sizeof(*at) },
+		{ (void **)&row, h->n, sizeof(*row) },
+		{ (void **)&put, h->n, sizeof(*put) },
+		{ (void **)&first, h->n, sizeof(*first) },
+		{ (void **)&moved, h->n, 1 },
+	};
+	struct permute q = { .h = h, .d = d };
+	void *mem;
+	int ret;
+
+	if (!memcmp(h->order, want, h->n * sizeof(*want)))
+		return 0;
+	mem = mem_block(part, sizeof(part) / sizeof(part[0]), err);
+	if (!mem)
+		return -1;
+	for (uint32_t i = 0; i < h->n; i++)
+		at[h->order[i]] = i;
+	for (uint32_t i = 0; i < h->n; i++)
+		p[i] = at[want[i]];
+	q.p = p;
+	q.row = row;
+	q.put = put;
+	ret = permute_rows(&q, first, moved, err);
+	memcpy(h->order, want, h->n * sizeof(*want));
+	free(mem);
 	return ret;
 }
 
@@ -159,30 +234,38 @@ static int factor(struct gq_hess *h, const struct rt_dev *d,
 int gq_hess_prepare(struct gq_hess *h, const struct rt_dev *d,
 		    const struct gq_params *p, struct err *err)
 {
-	double *host = NULL;
-	size_t count;
+	double *diag = NULL;
+	uint32_t *want = NULL;
+	struct mem_part part[] = {
+		{ (void **)&diag, h->n, sizeof(*diag) },
+		{ (void **)&want, h->n, sizeof(*want) },
+	};
+	void *mem = mem_block(part, 2, err);
 	int ret = -1;
 
-	if (mem_mul(h->n, h->n, &count))
-		return err_set(err, ERR_RESOURCE, "%u features are too many",
-			       h->n);
-	host = mem_alloc(count, sizeof(*host), err);
-	if (!host ||
-	    d->api->get(d->be, host, h->h.p, count * sizeof(*host), err))
+	if (!mem)
+		return -1;
+	if (look(h, d, diag, err) || choose_order(h, diag, p, want, err) ||
+	    reorder(h, d, want, err))
 		goto out;
-	if (look(h, host, p, err))
-		goto out;
-	if ((p->desc_act || h->dead_count) && reorder(h, d, host, err))
-		goto out;
-	free(host);
-	host = NULL;
-	if (be_mat_new(d->api, d->be, h->n, h->n, DT_F32, &h->u, err))
+	if (!h->u.p &&
+	    be_mat_new(d->api, d->be, h->n, h->n, DT_F32, &h->u, err))
 		goto out;
 	if (factor(h, d, p, err))
 		goto out;
-	be_mat_free(d->api, d->be, &h->h);
 	ret = 0;
 out:
-	free(host);
+	free(mem);
 	return ret;
+}
+
+int gq_hess_serves(const struct gq_params *a, const struct gq_params *b)
+{
+	return a->desc_act == b->desc_act && a->damp == b->damp &&
+	       a->damp_step == b->damp_step;
+}
+
+void gq_hess_settle(struct gq_hess *h, const struct rt_dev *d)
+{
+	be_mat_free(d->api, d->be, &h->h);
 }

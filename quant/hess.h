@@ -7,7 +7,10 @@
  *	          order: as they are, or by falling H_kk, ties by index;
  *	          H^-1 = U^T U of H in that order, H_kk + damp * mean(diag H)
  *
- * damp is raised by damp_step while the factorisation fails, up to 1. */
+ * damp is raised by damp_step while the factorisation fails, up to 1.
+ *
+ * H is put into order in its place, a row at a time: of matrices there are H,
+ * U and what the factorisation takes. */
 #ifndef QUANT_HESS_H
 #define QUANT_HESS_H
 
@@ -17,7 +20,8 @@ struct gq_params;
 
 struct gq_hess {
 	uint32_t n;          /* input features */
-	struct be_mat h;     /* F64 [n][n]; released by prepare */
+	struct be_mat h;     /* F64 [n][n]; columns as `order` says once it was
+				prepared; released by gq_hess_settle */
 	struct be_mat u;     /* F32 [n][n], in the order of processing */
 	uint32_t *order;     /* [n]: the column that is processed i-th */
 	uint8_t *dead;       /* [n], by column: 1 when never active */
@@ -33,9 +37,14 @@ int gq_hess_init(struct gq_hess *h, const struct rt_dev *d, uint32_t n,
 int gq_hess_add(struct gq_hess *h, const struct rt_dev *d,
 		const struct be_mat *x, double alpha, struct err *err);
 /* ERR_CHECK when H holds NaN or infinity, or no damping below 1 makes it
- * positive definite. */
+ * positive definite.  May be called again, with other parameters, until H is
+ * released. */
 int gq_hess_prepare(struct gq_hess *h, const struct rt_dev *d,
 		    const struct gq_params *p, struct err *err);
+/* 1 when what was prepared with `a` also serves `b`. */
+int gq_hess_serves(const struct gq_params *a, const struct gq_params *b);
+/* No other parameters will come: release H, keep what was prepared. */
+void gq_hess_settle(struct gq_hess *h, const struct rt_dev *d);
 void gq_hess_release(struct gq_hess *h, const struct rt_dev *d);
 
 #endif

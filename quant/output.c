@@ -6,7 +6,9 @@
 #include "../libfmt/config.h"
 #include "../libfmt/container/st.h"
 #include "../libfmt/model.h"
+#include "target.h"
 
+#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,10 +18,11 @@
 
 /* Asked of the format itself, with a layer that has zero point 0 and both the
  * least and the greatest code in every row. */
-int gq_output_least_zero(const struct gq_job *job, uint8_t *least,
+int gq_output_least_zero(const struct qfmt *format,
+			 const struct gq_params *params, uint8_t *least,
 			 struct err *err)
 {
-	struct gq_params p = job->params;
+	struct gq_params p = *params;
 	struct ql_spec spec;
 	struct qf_plan plan = { 0 };
 	void *part[QF_PARTS] = { NULL };
@@ -31,7 +34,7 @@ int gq_output_least_zero(const struct gq_job *job, uint8_t *least,
 		return 0;
 	p.group_size = -1;
 	gq_spec(&p, 32, 32, &spec);
-	if (ql_init(&ql, &spec, err) || job->format->plan(&spec, &plan, err))
+	if (ql_init(&ql, &spec, err) || format->plan(&spec, &plan, err))
 		goto out;
 	for (uint32_t i = 0; i < 32 * 32; i++) {
 		ql.code[i] = (uint8_t)(i % 2 ? (1u << p.bits) - 1u : 0);
@@ -42,7 +45,7 @@ int gq_output_least_zero(const struct gq_job *job, uint8_t *least,
 		if (!part[i])
 			goto out;
 	}
-	if (job->format->write(&ql, part, err)) {
+	if (format->write(&ql, part, err)) {
 		if (err->code != ERR_UNSUP)
 			goto out;
 		*least = 1;
@@ -56,121 +59,107 @@ out:
 }
 
 /* The module of a weight that will be quantized, checked. */
-static int check_linear(const struct gq_job *job, uint32_t layer,
-			enum llama_linear which, struct err *err)
+static int check_weight(const struct gq_job *job, const struct gq_target *t,
+			struct err *err)
 {
-	char name[LLAMA_NAME];
-	const struct qf_module *m;
-	const struct tensor *t;
+	const struct qf_module *m = model_module(job->model, t->weight);
+	const struct tensor *w;
 	struct qf_hint hint;
-	struct ql_spec spec;
-	uint32_t in, out;
+	char shape[96];
 	bool skip;
 
-	llama_linear_name(layer, which, name);
-	llama_linear_shape(job->cfg, which, &in, &out);
-	m = model_module(job->model, name);
 	if (!m)
-		return err_set(err, ERR_INPUT, "%s: missing", name);
-	if (model_hint(job->model, name, &hint, &skip, err))
-		return err_ctx(err, "%s", name);
+		return err_set(err, ERR_INPUT, "missing");
+	if (model_hint(job->model, t->weight, &hint, &skip, err))
+		return -1;
 	if (qf_recognise(m, &hint))
 		return err_set(err, ERR_UNSUP,
-			       "%s: already quantized; a dense model is needed",
-			       name);
-	t = qf_part(m, "weight");
-	if (!t)
-		return err_set(err, ERR_INPUT, "%s.weight: missing", name);
-	if (t->type != DT_F16 && t->type != DT_BF16 && t->type != DT_F32)
+			       "already quantized; a dense model is needed");
+	w = qf_part(m, "weight");
+	if (!w)
+		return err_set(err, ERR_INPUT, "weight: missing");
+	if (w->type != DT_F16 && w->type != DT_BF16 && w->type != DT_F32)
 		return err_set(err, ERR_UNSUP,
-			       "%s.weight: type %s, expected F16, BF16 or F32",
-			       name, tensor_dtype_name(t->type));
-	if (!tensor_is_shape(t, 2, out, in)) {
-		char shape[96];
-
+			       "weight: type %s, expected F16, BF16 or F32",
+			       tensor_dtype_name(w->type));
+	if (!tensor_is_shape(w, 2, t->out, t->in))
 		return err_set(err, ERR_INPUT,
-			       "%s.weight: shape %s, expected [%u, %u]", name,
-			       tensor_shape_text(t, shape), out, in);
-	}
-	gq_spec(&job->params, out, in, &spec);
-	return job->format->accept(&spec, err) ? err_ctx(err, "%s", name) : 0;
+			       "weight: shape %s, expected [%u, %u]",
+			       tensor_shape_text(w, shape), t->out, t->in);
+	return 0;
 }
 
-/* The linear whose weight this tensor is: its place in o->part, else KEPT. */
-static uint32_t linear_of(const struct gq_job *job, const char *tensor,
-			  struct err *err, int *ret)
+static int check_weights(const struct gq_output *o, struct err *err)
 {
-	size_t n = strlen(tensor), tail = strlen(".weight");
-	enum llama_linear which;
-	uint32_t layer, place = KEPT;
-	char *module;
+	for (uint32_t i = 0; i < o->targets->count; i++) {
+		const struct gq_target *t = &o->targets->target[i];
 
-	*ret = 0;
-	if (n <= tail || strcmp(tensor + n - tail, ".weight"))
-		return KEPT;
-	module = mem_text(tensor, n - tail, err);
-	if (!module) {
-		*ret = -1;
-		return KEPT;
+		if (check_weight(o->job, t, err))
+			return err_ctx(err, "%s", t->weight);
 	}
-	if (llama_linear_parse(module, &layer, &which) == 0 &&
-	    layer < job->cfg->layers)
-		place = layer * LLAMA_LINEARS + (uint32_t)which;
-	free(module);
-	return place;
+	return 0;
 }
 
 /* Plan the parts of one quantized linear. */
-static int plan_linear(struct gq_output *o, uint32_t place, struct err *err)
+static int plan_target(struct gq_output *o, const struct gq_target *t,
+		       struct err *err)
 {
-	const struct gq_job *job = o->job;
-	enum llama_linear which = (enum llama_linear)(place % LLAMA_LINEARS);
-	char name[LLAMA_NAME], part[LLAMA_NAME + 32];
+	char part[LLAMA_NAME + 32];
 	struct ql_spec spec;
 	struct qf_plan plan;
-	uint32_t in, out, id;
+	uint32_t id;
 
-	llama_linear_name(place / LLAMA_LINEARS, which, name);
-	llama_linear_shape(job->cfg, which, &in, &out);
-	gq_spec(&job->params, out, in, &spec);
-	if (job->format->plan(&spec, &plan, err))
-		return err_ctx(err, "%s", name);
+	gq_spec(&t->params, t->out, t->in, &spec);
+	if (o->job->format->plan(&spec, &plan, err))
+		return err_ctx(err, "%s", t->name);
 	for (uint32_t i = 0; i < plan.count; i++) {
-		snprintf(part, sizeof(part), "%s.%s", name,
+		snprintf(part, sizeof(part), "%s.%s", t->name,
 			 plan.part[i].suffix);
 		if (st_writer_add(o->writer, part, plan.part[i].type,
 				  plan.part[i].rank, plan.part[i].dim, &id,
 				  err))
 			return -1;
 		if (i == 0)
-			o->part[place] = id;
+			o->part[t - o->targets->target] = id;
 	}
 	return 0;
+}
+
+/* A head that is quantized apart from the embeddings it was tied to: it gets
+ * tensors of its own, and those that the file may have had go. */
+static bool is_untied(const struct gq_output *o)
+{
+	const struct gq_targets *ts = o->targets;
+
+	return ts->head && o->job->cfg->tied &&
+	       !ts->target[ts->count - 1].skip;
 }
 
 /* Plan every tensor; kept[i] is the id of source tensor i, or KEPT when it is
  * replaced. */
 static int plan_all(struct gq_output *o, uint32_t *kept, struct err *err)
 {
+	const struct gq_targets *ts = o->targets;
+	const struct gq_target *head = &ts->target[ts->count - 1];
 	const struct model *m = o->job->model;
-	int ret;
+	int ret = 0;
 
-	for (uint32_t i = 0; i < m->tensor_count; i++) {
+	for (uint32_t i = 0; i < m->tensor_count && !ret; i++) {
 		const struct tensor *t = &m->tensor[i];
-		uint32_t place = linear_of(o->job, t->name, err, &ret);
+		const struct gq_target *to = gq_targets_find(ts, t->name);
 
 		kept[i] = KEPT;
-		if (ret)
-			return -1;
-		if (place != KEPT)
-			ret = plan_linear(o, place, err);
+		if (to && to == head && is_untied(o))
+			continue;
+		if (to && !to->skip)
+			ret = plan_target(o, to, err);
 		else
 			ret = st_writer_add(o->writer, t->name, t->type,
 					    t->rank, t->dim, &kept[i], err);
-		if (ret)
-			return -1;
 	}
-	return 0;
+	if (!ret && is_untied(o))
+		ret = plan_target(o, head, err);
+	return ret;
 }
 
 static int copy_kept(struct gq_output *o, const uint32_t *kept,
@@ -194,19 +183,17 @@ static int copy_kept(struct gq_output *o, const uint32_t *kept,
 }
 
 int gq_output_open(struct gq_output *o, const struct gq_job *job,
-		   struct err *err)
+		   const struct gq_targets *targets, struct err *err)
 {
-	size_t linears = (size_t)job->cfg->layers * LLAMA_LINEARS;
 	uint32_t *kept = NULL;
 	int ret = -1;
 
 	memset(o, 0, sizeof(*o));
 	o->job = job;
-	for (uint32_t i = 0; i < linears; i++)
-		if (check_linear(job, i / LLAMA_LINEARS,
-				 (enum llama_linear)(i % LLAMA_LINEARS), err))
-			return -1;
-	o->part = mem_alloc(linears, sizeof(*o->part), err);
+	o->targets = targets;
+	if (check_weights(o, err))
+		return -1;
+	o->part = mem_alloc(targets->count, sizeof(*o->part), err);
 	kept = mem_alloc(job->model->tensor_count, sizeof(*kept), err);
 	if (!o->part || !kept)
 		goto out;
@@ -231,11 +218,10 @@ void gq_output_release(struct gq_output *o)
 	memset(o, 0, sizeof(*o));
 }
 
-int gq_output_layer(struct gq_output *o, uint32_t layer,
-		    enum llama_linear which, const struct ql *ql,
+int gq_output_layer(struct gq_output *o, uint32_t place, const struct ql *ql,
 		    struct err *err)
 {
-	uint32_t id = o->part[layer * LLAMA_LINEARS + (uint32_t)which];
+	uint32_t id = o->part[place];
 	const struct qfmt *format = o->job->format;
 	void *part[QF_PARTS] = { NULL };
 	struct qf_plan plan = { 0 };
@@ -261,8 +247,28 @@ out:
 	return ret;
 }
 
-static int write_configs(const struct gq_job *job, struct err *err)
+/* config.json's tree with the head and the embeddings told apart. */
+static int untie(const struct cJSON *config, struct cJSON **out,
+		 struct err *err)
 {
+	static const char key[] = "tie_word_embeddings";
+	struct cJSON *no = cJSON_CreateFalse();
+
+	*out = cJSON_Duplicate(config, 1);
+	if (!*out || !no ||
+	    !(json_find(*out, key) ?
+		cJSON_ReplaceItemInObjectCaseSensitive(*out, key, no) :
+		cJSON_AddItemToObject(*out, key, no))) {
+		cJSON_Delete(no);
+		return err_set(err, ERR_RESOURCE, "out of memory for JSON");
+	}
+	return 0;
+}
+
+static int write_configs(const struct gq_output *o, struct err *err)
+{
+	const struct gq_job *job = o->job;
+	const struct gq_targets *ts = o->targets;
 	const struct gq_params *p = &job->params;
 	bool hessian = job->method->needs_hessian;
 	struct config_out c = {
@@ -272,23 +278,30 @@ static int write_configs(const struct gq_job *job, struct err *err)
 		.sym = p->sym,
 		.static_groups = hessian && p->static_groups,
 		.true_sequential = job->true_sequential,
+		.lm_head = ts->head && !ts->target[ts->count - 1].skip,
 		.damp_percent = p->damp,
 		.format = job->format->name,
 		.method = "gptq",
+		.dynamic = ts->dynamic,
 	};
-	struct cJSON *quant = NULL;
-	int ret;
+	struct cJSON *quant = NULL, *config = NULL;
+	int ret = -1;
 
 	if (config_quant_build(&c, &quant, err))
-		return -1;
-	ret = config_write(job->out, job->model->config, quant, NULL, err);
+		goto out;
+	if (is_untied(o) && untie(job->model->config, &config, err))
+		goto out;
+	ret = config_write(job->out, config ? config : job->model->config,
+			   quant, NULL, err);
+out:
+	json_free(config);
 	json_free(quant);
 	return ret;
 }
 
 int gq_output_commit(struct gq_output *o, struct err *err)
 {
-	if (st_writer_commit(o->writer, err) || write_configs(o->job, err))
+	if (st_writer_commit(o->writer, err) || write_configs(o, err))
 		return -1;
 	return model_copy_extras(o->job->model, o->job->out, err);
 }

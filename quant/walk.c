@@ -5,14 +5,16 @@
 #include "../libfmt/model.h"
 #include "../runtime/block.h"
 #include "output.h"
+#include "target.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 struct walk {
-	struct gq_job job;      /* with params.zero_min set */
+	struct gq_job job;
 	struct rt_dev dev;
+	struct gq_targets targets;
 	struct gq_output out;
 	/* the rest only when the method looks at activations */
 	struct rt_rope rope;
@@ -100,7 +102,8 @@ static int on_slot(void *ctx, enum llama_slot slot, const struct be_mat *x,
 
 	if (slot != p->until && !p->all)
 		return 0;
-	if (gq_hess_add(&w->hess[slot], &w->dev, x, 2.0 / samples(w), err))
+	if (w->hess[slot].n &&
+	    gq_hess_add(&w->hess[slot], &w->dev, x, 2.0 / samples(w), err))
 		return -1;
 	if (slot != p->until)
 		return 0;
@@ -201,25 +204,30 @@ static int finish(struct walk *w, struct err *err)
 
 /* ---- solving ---- */
 
-static int solve(struct walk *w, enum llama_linear which, struct ql *ql,
-		 struct err *err)
+static const struct gq_target *target_of(const struct walk *w, int which)
 {
-	struct gq_layer_report rep = { .seconds = now() };
-	struct gq_hess *h = &w->hess[llama_slot_of(which)];
-	struct gq_task t = { .dev = &w->dev, .params = &w->job.params,
+	return &w->targets.target[w->layer * LLAMA_LINEARS + (uint32_t)which];
+}
+
+static int solve(struct walk *w, const struct gq_target *target,
+		 const struct gq_hess *h, struct ql *ql, struct err *err)
+{
+	struct gq_layer_report rep = { .seconds = now(), .in = target->in,
+				       .out = target->out };
+	struct gq_task t = { .dev = &w->dev, .params = &target->params,
+			     .in = target->in, .out = target->out,
 			     .hess = w->job.method->needs_hessian ? h : NULL };
+	uint32_t place = (uint32_t)(target - w->targets.target);
 	float *weight = NULL;
 	int ret = -1;
 
-	llama_linear_name(w->layer, which, rep.name);
-	llama_linear_shape(w->job.cfg, which, &t.in, &t.out);
-	rep.in = t.in;
-	rep.out = t.out;
-	if (rt_weights(w->job.model, rep.name, t.in, t.out, &weight, err))
+	memcpy(rep.name, target->name, sizeof(rep.name));
+	if (rt_weights(w->job.model, target->weight, t.in, t.out, &weight,
+		       err))
 		goto out;
 	t.w = weight;
 	if (w->job.method->solve(&t, ql, &rep.r, err) ||
-	    gq_output_layer(&w->out, w->layer, which, ql, err)) {
+	    gq_output_layer(&w->out, place, ql, err)) {
 		err_ctx(err, "%s", rep.name);
 		goto out;
 	}
@@ -232,47 +240,80 @@ out:
 	return ret;
 }
 
-/* Solve the linears of a slot, and put them into the block at once or leave
- * them for later. */
+/* One linear of the block; into the block at once, or left for later. */
+static int solve_linear(struct walk *w, int which, struct err *err)
+{
+	enum llama_slot slot = llama_slot_of((enum llama_linear)which);
+	struct ql *ql = &w->late[which];
+
+	if (solve(w, target_of(w, which), &w->hess[slot], ql, err))
+		return -1;
+	if (!w->job.method->needs_hessian) {
+		ql_release(ql);
+		return 0;
+	}
+	if (!w->job.true_sequential)
+		return 0;
+	if (rt_linear_set(&w->dev, &w->block.lin[which], ql, err))
+		return -1;
+	ql_release(ql);
+	return 0;
+}
+
+static int prepare(struct walk *w, struct gq_hess *h,
+		   const struct gq_target *t, struct err *err)
+{
+	if (!w->job.method->needs_hessian)
+		return 0;
+	if (gq_hess_prepare(h, &w->dev, &t->params, err))
+		return err_ctx(err, "%s", t->name);
+	return 0;
+}
+
+/* Linears of a slot that want the same of its Hessian are solved together,
+ * those that want another order (by a rule) in a round of their own. */
 static int solve_slot(struct walk *w, enum llama_slot slot, struct err *err)
 {
-	for (int i = 0; i < LLAMA_LINEARS; i++) {
-		enum llama_linear which = (enum llama_linear)i;
-		struct ql *ql = &w->late[i];
+	bool todo[LLAMA_LINEARS], later;
+	struct gq_hess *h = &w->hess[slot];
 
-		if (llama_slot_of(which) != slot)
+	for (int i = 0; i < LLAMA_LINEARS; i++)
+		todo[i] = llama_slot_of((enum llama_linear)i) == slot &&
+			  !target_of(w, i)->skip;
+	for (int i = 0; i < LLAMA_LINEARS; i++) {
+		const struct gq_target *first = target_of(w, i);
+		bool round[LLAMA_LINEARS];
+
+		if (!todo[i])
 			continue;
-		if (solve(w, which, ql, err))
-			return -1;
-		if (!w->job.method->needs_hessian) {
-			ql_release(ql);
-			continue;
+		later = false;
+		for (int k = i; k < LLAMA_LINEARS; k++) {
+			round[k] = todo[k] && gq_hess_serves(&first->params,
+						&target_of(w, k)->params);
+			later |= todo[k] && !round[k];
 		}
-		if (!w->job.true_sequential)
-			continue;
-		if (rt_linear_set(&w->dev, &w->block.lin[i], ql, err))
+		if (prepare(w, h, first, err))
 			return -1;
-		ql_release(ql);
+		if (!later)
+			gq_hess_settle(h, &w->dev);
+		for (int k = i; k < LLAMA_LINEARS; k++) {
+			if (round[k] && solve_linear(w, k, err))
+				return -1;
+			todo[k] &= !round[k];
+		}
 	}
 	return 0;
 }
 
-static int prepare(struct walk *w, enum llama_slot slot, struct err *err)
-{
-	char name[LLAMA_NAME];
-	int i = 0;
-
-	if (gq_hess_prepare(&w->hess[slot], &w->dev, &w->job.params, err) == 0)
-		return 0;
-	while (llama_slot_of((enum llama_linear)i) != slot)
-		i++;
-	llama_linear_name(w->layer, (enum llama_linear)i, name);
-	return err_ctx(err, "%s", name);
-}
-
+/* Nothing where every linear of the slot stays dense. */
 static int hess_init(struct walk *w, enum llama_slot slot, struct err *err)
 {
-	return gq_hess_init(&w->hess[slot], &w->dev, slot_inputs(w, slot), err);
+	for (int i = 0; i < LLAMA_LINEARS; i++)
+		if (llama_slot_of((enum llama_linear)i) == slot &&
+		    !target_of(w, i)->skip)
+			return gq_hess_init(&w->hess[slot], &w->dev,
+					    slot_inputs(w, slot), err);
+	return 0;
 }
 
 /* Slot after slot, each with the inputs that the quantized slots before it
@@ -283,7 +324,7 @@ static int block_sequential(struct walk *w, struct err *err)
 		enum llama_slot slot = (enum llama_slot)s;
 
 		if (hess_init(w, slot, err) || gather(w, slot, err) ||
-		    prepare(w, slot, err) || solve_slot(w, slot, err))
+		    solve_slot(w, slot, err))
 			return -1;
 		gq_hess_release(&w->hess[slot], &w->dev);
 	}
@@ -299,18 +340,26 @@ static int block_at_once(struct walk *w, struct err *err)
 	if (gather_all(w, err))
 		return -1;
 	for (int s = 0; s < LLAMA_SLOTS; s++) {
-		if (prepare(w, (enum llama_slot)s, err) ||
-		    solve_slot(w, (enum llama_slot)s, err))
+		if (solve_slot(w, (enum llama_slot)s, err))
 			return -1;
 		gq_hess_release(&w->hess[s], &w->dev);
 	}
 	for (int i = 0; i < LLAMA_LINEARS; i++) {
-		if (rt_linear_set(&w->dev, &w->block.lin[i], &w->late[i],
-				  err))
+		if (!target_of(w, i)->skip &&
+		    rt_linear_set(&w->dev, &w->block.lin[i], &w->late[i], err))
 			return -1;
 		ql_release(&w->late[i]);
 	}
 	return 0;
+}
+
+/* Does the last block's output matter? */
+static bool head_wants_activations(const struct walk *w)
+{
+	const struct gq_targets *ts = &w->targets;
+
+	return w->job.method->needs_hessian && ts->head &&
+	       !ts->target[ts->count - 1].skip;
 }
 
 static int walk_block(struct walk *w, struct err *err)
@@ -323,12 +372,60 @@ static int walk_block(struct walk *w, struct err *err)
 	if (w->job.true_sequential ? block_sequential(w, err) :
 				     block_at_once(w, err))
 		goto out;
-	/* nobody needs the last block's output */
-	if (w->layer + 1 < w->job.cfg->layers && finish(w, err))
+	if ((w->layer + 1 < w->job.cfg->layers ||
+	     head_wants_activations(w)) && finish(w, err))
 		goto out;
 	ret = 0;
 out:
 	rt_block_release(&w->block, &w->dev);
+	return ret;
+}
+
+/* The head's input is the last block's output, normed. */
+static int gather_head(struct walk *w, struct gq_hess *h, struct err *err)
+{
+	const struct rt_dev *d = &w->dev;
+	const struct llama_config *c = w->job.cfg;
+	struct be_mat norm = { 0 };
+	int ret = -1;
+
+	if (gq_hess_init(h, d, c->hidden, err) ||
+	    rt_tensor_load(d, w->job.model, LLAMA_FINAL_NORM, 1, c->hidden,
+			   &norm, err))
+		goto out;
+	for (uint32_t i = 0; i < samples(w); i++) {
+		struct be_mat x = window(w, &w->x, i);
+
+		if (d->api->rmsnorm(d->be, &x, &norm, c->eps, &w->work.norm,
+				    err) ||
+		    gq_hess_add(h, d, &w->work.norm, 2.0 / samples(w), err) ||
+		    advance(w, 1, err))
+			goto out;
+	}
+	ret = 0;
+out:
+	be_mat_free(d->api, d->be, &norm);
+	return ret;
+}
+
+static int walk_head(struct walk *w, struct err *err)
+{
+	const struct gq_target *t = &w->targets.target[w->targets.count - 1];
+	struct gq_hess h = { 0 };
+	struct ql ql = { 0 };
+	int ret = -1;
+
+	if (!w->targets.head || t->skip)
+		return 0;
+	if (head_wants_activations(w)) {
+		if (gather_head(w, &h, err) || prepare(w, &h, t, err))
+			goto out;
+		gq_hess_settle(&h, &w->dev);
+	}
+	ret = solve(w, t, &h, &ql, err);
+out:
+	ql_release(&ql);
+	gq_hess_release(&h, &w->dev);
 	return ret;
 }
 
@@ -443,19 +540,21 @@ static void walk_release(struct walk *w)
 	be_mat_free(d->api, d->be, &w->x);
 	free(w->count);
 	gq_output_release(&w->out);
+	gq_targets_release(&w->targets);
 }
 
-/* Steps of progress in one block: passes of one window, and linears.  The last
- * block needs no last pass. */
-static uint64_t block_work(const struct walk *w, bool last)
+/* Steps of progress: passes of one window, and linears.  The last block needs
+ * no last pass unless the head follows. */
+static uint64_t all_work(const struct walk *w)
 {
-	uint64_t passes = 0;
+	uint64_t layers = w->job.cfg->layers, passes = 0;
 
 	if (w->job.method->needs_hessian) {
-		passes = w->job.true_sequential ? LLAMA_SLOTS : 1;
-		passes += last ? 0 : 1;
+		passes = layers * (w->job.true_sequential ? LLAMA_SLOTS : 1);
+		passes += layers - 1;
+		passes += head_wants_activations(w) ? 2 : 0;
 	}
-	return passes * samples(w) + LLAMA_LINEARS;
+	return passes * samples(w) + w->targets.quantized;
 }
 
 int gq_walk(const struct gq_job *job, struct err *err)
@@ -464,17 +563,16 @@ int gq_walk(const struct gq_job *job, struct err *err)
 	bool active = job->method->needs_hessian;
 	int ret = -1;
 
-	if (gq_output_least_zero(job, &w.job.params.zero_min, err) ||
-	    gq_output_open(&w.out, &w.job, err))
+	if (gq_targets_init(&w.targets, &w.job, err) ||
+	    gq_output_open(&w.out, &w.job, &w.targets, err))
 		goto out;
 	if (active && activations_init(&w, err))
 		goto out;
-	w.total = block_work(&w, false) * (job->cfg->layers - 1) +
-		  block_work(&w, true);
+	w.total = all_work(&w);
 	for (w.layer = 0; w.layer < job->cfg->layers; w.layer++)
 		if (active ? walk_block(&w, err) : walk_weights(&w, err))
 			goto out;
-	if (gq_output_commit(&w.out, err))
+	if (walk_head(&w, err) || gq_output_commit(&w.out, err))
 		goto out;
 	ret = 0;
 out:

@@ -20,6 +20,7 @@
 
 #include <stdbool.h>
 
+struct gq_rules;
 struct model;
 struct progress;
 
@@ -36,7 +37,10 @@ struct gq_job {
 	const struct be_api *api;
 	struct be *be;
 	const struct gq_method *method;
-	struct gq_params params;      /* zero_min is set by gq_walk */
+	struct gq_params params;      /* where no rule says otherwise; zero_min
+					 is found out by the walk */
+	const struct gq_rules *rules; /* or NULL */
+	bool lm_head;                 /* the output head too */
 	const struct qfmt *format;
 	const struct calib *calib;    /* may be NULL when not needed */
 	bool true_sequential;

@@ -4,14 +4,12 @@
  * result.  The order of a run: everything that can be refused without reading
  * weights, then the model, the text, the device, the walk; the folder gets its
  * name only after it was opened again. */
-#include "call.h"
+#include "quantize.h"
 
 #include "../libfmt/base/io.h"
 #include "../libfmt/base/json.h"
 #include "../libfmt/base/mem.h"
 #include "../libfmt/model.h"
-#include "../libfmt/survey.h"
-#include "../quant/walk.h"
 #include "../runtime/tok.h"
 
 #include <cjson/cJSON.h>
@@ -21,17 +19,7 @@
 
 #define LATER "is not in this version"
 
-struct args {
-	const char *output, *log, *report;
-	bool force, sym, desc_act, static_groups, act_group_aware, mse, plain;
-	bool true_sequential, lm_head, plan, resume;
-	int method, bits, format;
-	int64_t group_size, samples, seqlen, seed;
-	double damp, damp_step;
-	struct opt_list calib, rule;
-	uint64_t shard_size, max_memory, max_device_memory;
-};
-#define OPT_ARGS struct args
+#define OPT_ARGS struct quantize_args
 
 static const uint8_t bits_of[] = { 2, 3, 4, 8 };
 
@@ -88,11 +76,9 @@ static const struct opt options[] = {
 	  .help = "search the clipping range of each group",
 	  .absent = LATER "; ranges are those of the largest weight" },
 	{ AT_LIST(rule), .name = "rule", .arg = "RULE",
-	  .help = "override for matching modules",
-	  .absent = LATER "; all linears get the same options" },
+	  .help = "REGEX:key=value,... or REGEX:skip, for matching modules" },
 	{ AT_FLAG(lm_head), .name = "lm-head",
-	  .help = "quantize the output head too",
-	  .absent = LATER "; the output head stays as it is" },
+	  .help = "quantize the output head too" },
 
 	{ .kind = OPT_HEAD, .help = "Calibration" },
 	{ AT_FILES(calib), .name = "calib", .arg = "FILE",
@@ -125,34 +111,11 @@ static const struct opt options[] = {
 	{ .kind = OPT_END }
 };
 
-/* Everything one run opens, closed at its end. */
-struct job {
-	const struct call *call;
-	const struct args *args;
-	const struct gq_method *method;
-	const struct qfmt *format;
-	struct model *model;
-	struct survey survey;
-	struct llama_config cfg;
-	struct tok *tok;
-	struct calib calib;
-	struct rt_dev dev;
-	struct io_stage *stage;
-	FILE *log;
-	uint32_t seqlen;
-	/* what is reported */
-	struct gq_layer_report *layer;
-	size_t layers, cap;
-	bool lost;              /* no memory for a row of the report */
-	double began, seconds;
-	uint64_t before, after; /* bytes of all tensors */
-};
-
 /* What the command line alone tells: contradictions, missing pieces, and
  * methods that are not there. */
-static int check_args(struct job *j, struct err *err)
+static int check_args(struct quantize *j, struct err *err)
 {
-	const struct args *a = j->args;
+	const struct quantize_args *a = j->args;
 	const struct opt_parsed *o = j->call->opt;
 	char method[32];
 
@@ -174,11 +137,13 @@ static int check_args(struct job *j, struct err *err)
 		return err_set(err, ERR_USAGE, "--method %s knows no %s: it "
 			       "does not look at activations", method,
 			       a->desc_act ? "--desc-act" : "--static-groups");
+	if (gq_rules_new(a->rule.item, a->rule.count, &j->rules, err))
+		return -1;
 	return call_layout(j->call, "format", &j->format, err);
 }
 
 /* Quantizing twice would add the errors of both: refused, with the way out. */
-static int open_model(struct job *j, struct err *err)
+static int open_model(struct quantize *j, struct err *err)
 {
 	const char *path = j->call->model;
 
@@ -203,9 +168,9 @@ static int open_model(struct job *j, struct err *err)
 
 /* The tokenizer is opened only where text has to be encoded: files of ids work
  * with folders that have none. */
-static int load_calibration(struct job *j, struct err *err)
+static int load_calibration(struct quantize *j, struct err *err)
 {
-	const struct args *a = j->args;
+	const struct quantize_args *a = j->args;
 	struct calib_how how = {
 		.file = a->calib.item, .files = a->calib.count,
 		.samples = (uint32_t)a->samples, .seed = (uint64_t)a->seed,
@@ -226,65 +191,14 @@ static int load_calibration(struct job *j, struct err *err)
 	return gq_calib_load(&how, &j->calib, err);
 }
 
-/* The log is written as the work goes on, so it is a plain file, not a staged
- * one: after a crash it tells how far the job came. */
-static int open_log(struct job *j, struct err *err)
-{
-	if (!j->args->log)
-		return 0;
-	j->log = fopen(j->args->log, "we");
-	if (!j->log)
-		return err_errno(err, ERR_OUTPUT, "%s", j->args->log);
-	fputs("module,in,out,loss,rel_error,damp,seconds\n", j->log);
-	return 0;
-}
-
-/* A log that could not be written must not pass for a whole one. */
-static int close_log(struct job *j, struct err *err)
-{
-	int bad;
-
-	if (!j->log)
-		return 0;
-	bad = ferror(j->log);
-	errno = 0;
-	bad |= fclose(j->log);
-	j->log = NULL;
-	return bad ? err_errno(err, ERR_OUTPUT, "%s: writing failed",
-			       j->args->log) : 0;
-}
-
-/* One linear is done. */
-static void on_layer(void *ctx, const struct gq_layer_report *r)
-{
-	struct job *j = ctx;
-	void *grown = j->layer;
-	struct err err;
-
-	if (mem_grow(&grown, &j->cap, j->layers + 1, sizeof(*r), &err)) {
-		j->lost = true;
-	} else {
-		j->layer = grown;
-		j->layer[j->layers++] = *r;
-	}
-	ui_detail(j->call->ui, "%s: relative error %.5f, loss %.6g, damping "
-		  "%g, %.2f s", r->name, r->r.rel_error, r->r.loss, r->r.damp,
-		  r->seconds);
-	if (!j->log)
-		return;
-	fprintf(j->log, "%s,%u,%u,%.9g,%.9g,%g,%.3f\n", r->name, r->in, r->out,
-		r->r.loss, r->r.rel_error, r->r.damp, r->seconds);
-	fflush(j->log);
-}
-
 /* Hand the options over.  128 columns per lazy update is the paper's number;
  * results depend on it only by rounding. */
-static int walk(struct job *j, struct err *err)
+static int describe_job(struct quantize *j, struct err *err)
 {
-	const struct args *a = j->args;
-	struct gq_job walk = {
-		.model = j->model, .cfg = &j->cfg,
-		.api = j->dev.api, .be = j->dev.be, .method = j->method,
+	const struct quantize_args *a = j->args;
+
+	j->job = (struct gq_job){
+		.model = j->model, .cfg = &j->cfg, .method = j->method,
 		.params = {
 			.bits = bits_of[a->bits], .sym = a->sym,
 			.desc_act = a->desc_act,
@@ -295,21 +209,49 @@ static int walk(struct job *j, struct err *err)
 			/* the published code rounds scales at the very end */
 			.round_scale = !a->plain,
 		},
+		.rules = j->rules,
+		.lm_head = a->lm_head,
 		.format = j->format,
-		.calib = j->method->needs_hessian ? &j->calib : NULL,
 		.true_sequential = a->true_sequential,
 		/* readers of marlin know no index */
 		.shard_size = j->format == &qf_marlin ? 0 : a->shard_size,
-		.out = io_stage_path(j->stage),
 		.progress = &j->call->ui->progress,
-		.done = on_layer, .ctx = j
+		.done = quantize_on_layer, .ctx = j
 	};
+	return gq_targets_init(&j->targets, &j->job, err);
+}
 
-	return gq_walk(&walk, err);
+/* What rules and a tied head mean for those who will read the folder. */
+static void note_targets(const struct quantize *j)
+{
+	const struct gq_targets *ts = &j->targets;
+	const struct tensor *embed = model_find(j->model, LLAMA_EMBED);
+	char size[32];
+
+	if (ts->split)
+		ui_warn(j->call->ui, "the rules treat q k v or gate up of %u "
+			"block%s unlike each other: vLLM, which runs them as "
+			"one, will not load that", ts->split,
+			ui_plural(ts->split));
+	if (ts->head && j->cfg.tied && embed &&
+	    !ts->target[ts->count - 1].skip)
+		ui_note(j->call->ui, "the head, tied to the embeddings until "
+			"now, becomes a matrix of its own; the embeddings "
+			"stay, %s", ui_bytes(embed->size, size));
+}
+
+static int walk(struct quantize *j, struct err *err)
+{
+	note_targets(j);
+	j->job.api = j->dev.api;
+	j->job.be = j->dev.be;
+	j->job.calib = j->method->needs_hessian ? &j->calib : NULL;
+	j->job.out = io_stage_path(j->stage);
+	return gq_walk(&j->job, err);
 }
 
 /* Read the folder back before it gets its name. */
-static int check_output(struct job *j, struct err *err)
+static int check_output(struct quantize *j, struct err *err)
 {
 	struct model *m;
 
@@ -320,104 +262,43 @@ static int check_output(struct job *j, struct err *err)
 	return 0;
 }
 
-/* ---- the result ---- */
-
-/* The document of --json and of --report. */
-static struct cJSON *result_json(const struct job *j)
-{
-	const struct args *a = j->args;
-	struct cJSON *o = cJSON_CreateObject(), *list, *l;
-
-	ui_json_text(o, "path", a->output);
-	ui_json_text(o, "model", j->call->model);
-	ui_json_text(o, "method", j->method->name);
-	ui_json_text(o, "format", j->format->name);
-	cJSON_AddNumberToObject(o, "bits", bits_of[a->bits]);
-	cJSON_AddNumberToObject(o, "group_size", (double)a->group_size);
-	cJSON_AddBoolToObject(o, "sym", a->sym);
-	cJSON_AddBoolToObject(o, "desc_act", a->desc_act);
-	cJSON_AddBoolToObject(o, "static_groups", a->static_groups);
-	cJSON_AddBoolToObject(o, "true_sequential", a->true_sequential);
-	cJSON_AddNumberToObject(o, "samples", j->calib.samples);
-	cJSON_AddNumberToObject(o, "seqlen", j->calib.seqlen);
-	cJSON_AddNumberToObject(o, "seed", (double)a->seed);
-	ui_json_text(o, "device", j->dev.api->describe(j->dev.be));
-	cJSON_AddNumberToObject(o, "bytes_before", (double)j->before);
-	cJSON_AddNumberToObject(o, "bytes", (double)j->after);
-	cJSON_AddNumberToObject(o, "seconds", j->seconds);
-	list = cJSON_AddArrayToObject(o, "layers");
-	for (size_t i = 0; i < j->layers; i++) {
-		const struct gq_layer_report *r = &j->layer[i];
-
-		l = cJSON_CreateObject();
-		ui_json_text(l, "name", r->name);
-		cJSON_AddNumberToObject(l, "in_features", r->in);
-		cJSON_AddNumberToObject(l, "out_features", r->out);
-		cJSON_AddNumberToObject(l, "loss", r->r.loss);
-		cJSON_AddNumberToObject(l, "rel_error", r->r.rel_error);
-		cJSON_AddNumberToObject(l, "damp", r->r.damp);
-		cJSON_AddNumberToObject(l, "dead_inputs", r->r.dead);
-		cJSON_AddNumberToObject(l, "seconds", r->seconds);
-		cJSON_AddItemToArray(list, l);
-	}
-	return o;
-}
-
-/* The mean is over linears, not weighted by their size: it is a number to
- * compare two runs by. */
-static void print_summary(const struct job *j)
-{
-	char from[32], to[32], time[32];
-	double mean = 0, worst = 0;
-
-	for (size_t i = 0; i < j->layers; i++) {
-		mean += j->layer[i].r.rel_error / (double)j->layers;
-		if (j->layer[i].r.rel_error > worst)
-			worst = j->layer[i].r.rel_error;
-	}
-	ui_note(j->call->ui, "%zu linears to %d bits in %s: %s -> %s, "
-		"relative error %.4f (largest %.4f)", j->layers,
-		bits_of[j->args->bits], ui_time(j->seconds, time),
-		ui_bytes(j->before, from), ui_bytes(j->after, to), mean,
-		worst);
-}
-
 /* The report is written before the folder gets its name: whoever sees the
  * folder finds the report too. */
-static int finish(struct job *j, struct err *err)
+static int finish(struct quantize *j, struct err *err)
 {
-	if (check_output(j, err) || close_log(j, err))
+	if (check_output(j, err) || quantize_log_close(j, err))
 		return -1;
 	if (j->lost)
 		return err_set(err, ERR_RESOURCE,
 			       "not enough memory for the report");
 	j->seconds = ui_now() - j->began;
 	if (j->args->report &&
-	    call_save_json(j->args->report, result_json(j), err))
+	    call_save_json(j->args->report, quantize_json(j), err))
 		return -1;
 	if (io_stage_commit(j->stage, err))
 		return -1;
 	ui_done(j->call->ui);
-	print_summary(j);
+	quantize_summary(j);
 	if (j->call->ui->json)
-		return ui_json(stdout, result_json(j), err);
+		return ui_json(stdout, quantize_json(j), err);
 	puts(j->args->output);
 	return 0;
 }
 
 static int quantize_run(const struct call *c, struct err *err)
 {
-	struct job j = { .call = c, .args = c->args, .began = ui_now() };
+	struct quantize j = { .call = c, .args = c->args, .began = ui_now() };
 	int ret = -1;
 
 	if (check_args(&j, err))
-		return -1;
+		goto out;
 	/* the cheap refusals first: an output that exists, a log that cannot
 	 * be written */
 	if (io_stage_open(j.args->output, true, j.args->force, &j.stage,
 			  err) ||
-	    open_log(&j, err) || open_model(&j, err) ||
-	    load_calibration(&j, err) || call_device(c, NULL, &j.dev, err) ||
+	    quantize_log_open(&j, err) || open_model(&j, err) ||
+	    describe_job(&j, err) || load_calibration(&j, err) ||
+	    call_device(c, NULL, &j.dev, err) ||
 	    walk(&j, err) || finish(&j, err))
 		goto out;
 	ret = 0;
@@ -428,6 +309,8 @@ out:
 	gq_calib_release(&j.calib);
 	tok_close(j.tok);
 	call_device_close(&j.dev);
+	gq_targets_release(&j.targets);
+	gq_rules_free(j.rules);
 	survey_release(&j.survey);
 	model_close(j.model);
 	free(j.layer);
@@ -444,6 +327,6 @@ const struct applet applet_quantize = {
 			"--calib text.txt"
 	},
 	.options = options,
-	.args_size = sizeof(struct args),
+	.args_size = sizeof(struct quantize_args),
 	.run = quantize_run
 };

@@ -2,8 +2,6 @@
 . "$ROOT/tests/cli/lib"
 refused gptq-quantize "$T" -o q --calib x --mse
 refused gptq-quantize "$T" -o q --calib x --act-group-aware
-refused gptq-quantize "$T" -o q --calib x --rule '.*:bits=8'
-refused gptq-quantize "$T" -o q --calib x --lm-head
 refused gptq-quantize "$T" -o q --calib x --plan
 refused gptq-quantize "$T" -o q --calib x --resume
 refused gptq-quantize "$T" -o q --calib x --max-memory 4G
