@@ -3,7 +3,7 @@
  *
  * All cores work; what is summed, and in which order, follows from the shapes
  * alone, so results do not depend on the number of threads.  Memory: for each
- * thread one layer in the neutral form (a byte per weight) or a few kilobytes. */
+ * thread one layer in the neutral form (a byte per weight). */
 #ifndef LIBFMT_STATS_H
 #define LIBFMT_STATS_H
 

@@ -18,6 +18,7 @@
 
 struct args {
 	bool tensors, layers, files, stats, doctor, kernels, hash, print_path;
+	bool raw;
 	const char *match, *tensor, *diff;
 	int64_t head;
 };
@@ -44,11 +45,13 @@ static const struct opt options[] = {
 	{ AT_FLAG(stats), .name = "stats",
 	  .help = "ranges and histograms of each layer and tensor" },
 	{ AT_TEXT(tensor), .name = "tensor", .arg = "NAME",
-	  .help = "decode one tensor",
-	  .absent = LATER "; --tensors shows type, shape and place" },
+	  .help = "decode one tensor or linear; NAME@dequant: its "
+		"dequantized weights" },
 	{ AT_INT(head), .name = "head", .arg = "N",
-	  .help = "only the first elements of --tensor", .lo = 1,
-	  .hi = 1 << 30, .absent = LATER },
+	  .help = "the first N elements of --tensor, not 16", .lo = 1,
+	  .hi = 1 << 30 },
+	{ AT_FLAG(raw), .name = "raw",
+	  .help = "only the bytes of --tensor, for a pipe" },
 	{ AT_FLAG(kernels), .name = "kernels",
 	  .help = "which kernels can run it here",
 	  .absent = LATER "; gptq-run -v names the kernel that is used" },
@@ -197,21 +200,28 @@ static int gather(struct inspect *r, const struct call *c, struct err *err)
 		return -1;
 	if (narrow(r, a->match, err))
 		return -1;
+	if (a->tensor && inspect_one_gather(r, &(struct inspect_ask) {
+		.name = a->tensor, .head = a->head, .raw = a->raw,
+		.threads = c->threads }, err))
+		return -1;
 	return a->stats ? gather_stats(r, c->threads, err) : 0;
 }
 
 /* One of two printers; as text, only the tables that were asked for. */
 static int show(const struct inspect *r, const struct args *a, struct err *err)
 {
+	if (a->raw)
+		return inspect_one_raw(r, err);
 	if (r->ui->json)
 		return inspect_json(r, err);
 	if (!a->tensors && !a->layers && !a->files && !a->doctor &&
-	    !a->hash && !a->stats)
+	    !a->hash && !a->stats && !a->tensor)
 		inspect_screen(r);
 	if ((a->files && inspect_files(r, err)) ||
 	    (a->layers && inspect_layers(r, err)) ||
 	    (a->tensors && inspect_tensors(r, err)) ||
-	    (a->stats && inspect_stats(r, err)))
+	    (a->stats && inspect_stats(r, err)) ||
+	    (a->tensor && inspect_one_show(r, err)))
 		return -1;
 	if (a->hash)
 		inspect_hashes(r);
@@ -230,6 +240,11 @@ static int inspect_run(const struct call *c, struct err *err)
 	if (a->print_path && c->ui->json)
 		return err_set(err, ERR_USAGE, "--json and --print-path both "
 			       "want standard output: give one of them");
+	if (a->raw && (!a->tensor || c->ui->json || a->print_path))
+		return err_set(err, ERR_USAGE, "--raw goes with --tensor, and "
+			       "with nothing else on standard output");
+	if (a->head && !a->tensor)
+		return err_set(err, ERR_USAGE, "--head goes with --tensor");
 	if (is_address(c->model))
 		return err_set(err, ERR_UNSUP, "%s: reading over the network "
 			       LATER "; fetch the folder and inspect it",
@@ -244,6 +259,7 @@ out:
 	if (r.stats)
 		stats_release(r.stats);
 	free(r.stats);
+	inspect_one_free(r.one);
 	free(r.hash);
 	free(r.show_layer);
 	free(r.show_tensor);

@@ -12,6 +12,8 @@
 
 #include <stdbool.h>
 
+struct inspect_one; /* of --tensor; inspect_tensor.c */
+
 struct inspect {
 	const struct ui *ui;
 	FILE *out;              /* stdout, or stderr with --print-path */
@@ -28,6 +30,7 @@ struct inspect {
 	char (*hash)[HASH_HEX];
 	char model_hash[HASH_HEX];
 	struct stats *stats;    /* --stats, or NULL */
+	struct inspect_one *one; /* --tensor, or NULL */
 };
 
 /* The default screen. */
@@ -43,6 +46,23 @@ int inspect_stats(const struct inspect *r, struct err *err);
 void inspect_stats_layer_json(struct cJSON *o, const struct stats_layer *l);
 void inspect_stats_json(struct cJSON *o, const char *key,
 			const struct stats_values *v);
+
+/* ---- --tensor (inspect_tensor.c) ---- */
+
+struct inspect_ask {
+	const char *name;    /* of a tensor or a module; NAME@dequant */
+	int64_t head;        /* 0: as many as fit */
+	bool raw;
+	uint32_t threads;
+};
+int inspect_one_gather(struct inspect *r, const struct inspect_ask *ask,
+		       struct err *err);
+void inspect_one_free(struct inspect_one *o); /* accepts NULL */
+int inspect_one_show(const struct inspect *r, struct err *err);
+/* The bytes alone. */
+int inspect_one_raw(const struct inspect *r, struct err *err);
+void inspect_one_json(struct cJSON *top, const struct inspect *r);
+
 /* Every problem, who refuses it, what mends it. */
 void inspect_doctor(const struct inspect *r);
 /* All of it. */

@@ -8,7 +8,6 @@ refused gptq-quantize "$T" -o q --calib x --max-memory 4G
 refused gptq-quantize "$T" -o q --calib x --max-device-memory 4G
 refused gptq-quantize "$T" -o q --calib x --method gptaq
 refused gptq-quantize "$T" -o q --calib x --method hqq
-refused gptq-inspect "$Q" --tensor lm_head.weight
 refused gptq-inspect "$Q" --kernels
 refused gptq-inspect "$Q" --diff "$T"
 refused gptq-inspect hf:owner/name

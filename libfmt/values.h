@@ -1,0 +1,35 @@
+/* values.h - the values of one tensor, or of one quantized linear, as f32.
+ *
+ * The two look alike from here: `count` values in C order, taken piece by
+ * piece.  A linear's are its dequantized weights [out][in], exactly as the
+ * layout defines them, so that checkpoints can be compared whatever their
+ * layouts are. */
+#ifndef LIBFMT_VALUES_H
+#define LIBFMT_VALUES_H
+
+#include "survey.h"
+
+struct err;
+
+struct values {
+	const struct tensor *tensor; /* NULL for a linear */
+	struct ql ql;                /* of a linear, else zeroed */
+	int rank;
+	uint64_t dim[TENSOR_RANK], count;
+	float *row;                  /* of a linear: the row made last, */
+	uint32_t at;                 /* and which it is */
+};
+
+/* On failure *v is zeroed.  A type without values (see tensor_load_f32) or a
+ * tensor of which only the header was read is ERR_UNSUP. */
+int values_open_tensor(const struct tensor *t, struct values *v,
+		       struct err *err);
+/* Read a module that some layout claims. */
+int values_open_layer(const struct model *m, const struct qf_module *module,
+		      struct values *v, struct err *err);
+void values_release(struct values *v); /* accepts a zeroed struct */
+
+/* n values from `from` on; the caller keeps within count.  One thread. */
+void values_load(struct values *v, uint64_t from, uint64_t n, float *out);
+
+#endif
