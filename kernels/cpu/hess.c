@@ -20,7 +20,7 @@
 #include <math.h>
 #include <string.h>
 
-#define CHUNK 256 /* rows of X per f32 sum */
+#define CHUNK 128 /* rows of X per f32 sum */
 #define BATCH ((size_t)64 << 20)
 #define PANELS 4  /* of a side of a tile of H */
 #define SIDE 192  /* of a tile of the factor */

@@ -9,7 +9,8 @@ gptq-inspect "$T" --color=always >always
 NO_COLOR=1 gptq-inspect "$T" --color=always >forced
 cmp always forced
 sed "s/$(printf '\033')\[[0-9]*m//g" always | cmp - plain
-command -v script >/dev/null || skip "no script(1) here"
+script -qec true /dev/null </dev/null >/dev/null 2>&1 ||
+	skip "no terminal can be made by script(1) here"
 # on a terminal: colours, unless NO_COLOR, --color=never or a dumb terminal
 tty() {
 	script -qec "$*" /dev/null </dev/null >tty.out
