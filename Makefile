@@ -172,7 +172,7 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o \
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 .PHONY: unit kernels replay cli
-unit: $(UNIT_BIN)
+unit: all $(UNIT_BIN)
 	$(Q)tests/unit/run $(UNIT_BIN)
 
 kernels: $(KERNEL_BIN)

@@ -346,7 +346,7 @@ static const char *const not_kept[] = {
 	"backend", "max_input_length", "cache_block_outputs",
 	"model_name_or_path", "model_file_base_name", "pack_dtype",
 	"zero_point", "version", "modules_to_not_convert", "qweight_heights",
-	"packing_format", NULL
+	"packing_format", "modules_in_block_to_quantize", NULL
 };
 
 static int lacks_memory(struct err *err)
@@ -493,9 +493,22 @@ out:
 	return ret ? err_ctx(err, "%s", name) : 0;
 }
 
+static int apply_edit(struct cJSON *o, const struct config_edit *edit,
+		      struct err *err)
+{
+	if (!edit)
+		return 0;
+	if (edit->dtype && set_dtype(o, edit->dtype, err))
+		return -1;
+	if (edit->tie == CONFIG_TIE_KEEP)
+		return 0;
+	return set_item(o, "tie_word_embeddings",
+			cJSON_CreateBool(edit->tie == CONFIG_TIE_YES), err);
+}
+
 static int write_model_config(const char *dir, const struct cJSON *config,
-			      const struct cJSON *quant, const char *dtype,
-			      struct err *err)
+			      const struct cJSON *quant,
+			      const struct config_edit *edit, struct err *err)
 {
 	static const char key[] = "quantization_config";
 	int ret = -1;
@@ -507,7 +520,8 @@ static int write_model_config(const char *dir, const struct cJSON *config,
 		cJSON_DeleteItemFromObjectCaseSensitive(o, key);
 	else if (set_item(o, key, cJSON_Duplicate(quant, 1), err))
 		goto out;
-	if (dtype && set_dtype(o, dtype, err))
+	cJSON_DeleteItemFromObjectCaseSensitive(o, "compression_config");
+	if (apply_edit(o, edit, err))
 		goto out;
 	if (write_tree(dir, "config.json", o, err))
 		goto out;
@@ -518,10 +532,10 @@ out:
 }
 
 int config_write(const char *dir, const struct cJSON *config,
-		 const struct cJSON *quant, const char *dtype,
+		 const struct cJSON *quant, const struct config_edit *edit,
 		 struct err *err)
 {
-	if (config && write_model_config(dir, config, quant, dtype, err))
+	if (config && write_model_config(dir, config, quant, edit, err))
 		return -1;
 	if (quant && write_tree(dir, "quantize_config.json", quant, err))
 		return -1;

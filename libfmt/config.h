@@ -78,11 +78,19 @@ struct config_out {
 int config_quant_build(const struct config_out *c, struct cJSON **out,
 		       struct err *err);
 
+/* What else changes in config.json; zeroed: nothing. */
+struct config_edit {
+	const char *dtype; /* torch_dtype (and dtype where present); NULL: as it
+			      was */
+	enum config_tie { CONFIG_TIE_KEEP = 0, CONFIG_TIE_NO, CONFIG_TIE_YES }
+		tie;       /* tie_word_embeddings */
+};
+
 /* Write DIR/config.json (the model's tree with quantization_config replaced;
  * removed when `quant` is NULL) and DIR/quantize_config.json (not with NULL).
- * dtype, when not NULL, replaces torch_dtype (and dtype where present). */
+ * Without the model's tree there is no config.json; `edit` may be NULL. */
 int config_write(const char *dir, const struct cJSON *config,
-		 const struct cJSON *quant, const char *dtype,
+		 const struct cJSON *quant, const struct config_edit *edit,
 		 struct err *err);
 
 #endif

@@ -133,6 +133,19 @@ int llama_linear_parse(const char *module, uint32_t *layer,
 	return -1;
 }
 
+bool llama_is_dense(const char *module)
+{
+	static const char *const names[] = { "embed_tokens", "gate", "router",
+		"shared_expert_gate", NULL };
+	const char *last = strrchr(module, '.');
+
+	last = last ? last + 1 : module;
+	for (int i = 0; names[i]; i++)
+		if (!strcmp(last, names[i]))
+			return true;
+	return false;
+}
+
 uint64_t llama_parameters(const struct llama_config *c)
 {
 	uint64_t block = 2ull * c->hidden +

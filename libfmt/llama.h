@@ -95,6 +95,10 @@ bool llama_has_bias(const struct llama_config *c, enum llama_linear which);
 /* Which block and linear a module name is; -1 when it is none. */
 int llama_linear_parse(const char *module, uint32_t *layer,
 		       enum llama_linear *which);
+/* Modules that loaders build dense whatever a config says: embeddings, and
+ * the routers of mixtures of experts, which are no Llama's but often beside
+ * its linears. */
+bool llama_is_dense(const char *module);
 
 /* Check that every tensor the architecture needs is there with the right
  * shape, for dense and quantized modules alike.  The first fault is the

@@ -9,6 +9,7 @@
 #include "llama.h"
 #include "model_files.h"
 #include "model_rules.h"
+#include "model_tidy.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@ struct priv {
 	struct model_rules *rules;
 	struct cJSON *generation;   /* generation_config.json, or NULL */
 	char *names;                /* of the modules */
+	char *renamed;              /* names that MODEL_TIDY made */
 	bool is_llama;
 	struct llama_config llama;
 };
@@ -173,6 +175,12 @@ static int by_name(const void *a, const void *b)
 			     ((const struct tensor *)b)->name);
 }
 
+static void sort_tensors(struct model *m)
+{
+	if (m->tensor_count)
+		qsort(m->tensor, m->tensor_count, sizeof(*m->tensor), by_name);
+}
+
 static int gather(struct model *m, struct err *err)
 {
 	struct priv *p = m->priv;
@@ -191,8 +199,7 @@ static int gather(struct model *m, struct err *err)
 			m->tensor[at] = p->opened[i].tensor[k];
 			m->tensor[at++].file = i;
 		}
-	if (total)
-		qsort(m->tensor, (size_t)total, sizeof(*m->tensor), by_name);
+	sort_tensors(m);
 	for (uint32_t i = 1; i < m->tensor_count; i++) {
 		const struct tensor *a = &m->tensor[i - 1], *b = &m->tensor[i];
 
@@ -284,6 +291,16 @@ static int check_index(struct model *m, const struct model_files *files,
 	return 0;
 }
 
+static int make_tidy(struct model *m, struct err *err)
+{
+	struct priv *p = m->priv;
+
+	if (model_tidy_apply(m, &p->renamed, err))
+		return -1;
+	sort_tensors(m);
+	return 0;
+}
+
 static int load_tensors(struct model *m, unsigned flags, struct err *err)
 {
 	const char *base = json_text(json_find(m->quant.tree,
@@ -300,7 +317,7 @@ static int load_tensors(struct model *m, unsigned flags, struct err *err)
 	if (open_files(m, &files, flags, err))
 		goto out;
 	if (gather(m, err) || check_index(m, &files, err) ||
-	    cut_modules(m, err)) {
+	    (flags & MODEL_TIDY && make_tidy(m, err)) || cut_modules(m, err)) {
 		err_ctx(err, "%s", m->path);
 		goto out;
 	}
@@ -426,6 +443,7 @@ static void release_priv(struct model *m)
 	json_free(p->generation);
 	free(p->opened);
 	free(p->names);
+	free(p->renamed);
 	free(p);
 }
 

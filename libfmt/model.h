@@ -43,7 +43,10 @@ enum model_odd {
 
 enum model_flags {
 	MODEL_LENIENT = 1,   /* read on over holes and trailing bytes */
-	MODEL_NO_WEIGHTS = 2 /* configs only: weight files are not looked for */
+	MODEL_NO_WEIGHTS = 2, /* configs only: weight files are not looked for
+			       */
+	MODEL_TIDY = 4        /* without stray tensors, names unwrapped
+				 (model_tidy.h) */
 };
 
 struct model {

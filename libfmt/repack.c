@@ -42,10 +42,20 @@ static const struct {
 static const char *doubt(const struct repack_job *job,
 			 const struct survey_layer *l)
 {
+	uint32_t odd = l->odd;
+
+	if (job->sym == REPACK_SYM_MIDDLE)
+		odd &= ~(uint32_t)QF_ODD_SYM;
 	for (size_t i = 0; i < sizeof(doubts) / sizeof(doubts[0]); i++)
-		if ((l->odd & doubts[i].odd) && (doubts[i].lost || !job->lossy))
+		if ((odd & doubts[i].odd) && (doubts[i].lost || !job->lossy))
 			return doubts[i].why;
 	return NULL;
+}
+
+/* Is there something that writing it anew mends? */
+static bool ails(const struct repack_job *job, const struct survey_layer *l)
+{
+	return l->odd & (MENDED | (job->fix ? (uint32_t)QF_ODD_SYM : 0));
 }
 
 /* Zeros by the swapped constants are decoded by the name of the quantizer that
@@ -61,14 +71,15 @@ static bool anew(const struct repack_job *job)
 static const char *change(const struct repack_job *job,
 			  const struct survey_layer *l)
 {
-	if (!job->to)
+	const struct qfmt *to = repack_target(job, l);
+
+	if (!to)
 		return "decoded";
-	if (job->to == l->format)
-		return l->odd & MENDED ? "written anew, mended" :
-					 "written anew";
-	if (l->format == &qf_gptq && job->to == &qf_gptq_v2)
+	if (to == l->format)
+		return ails(job, l) ? "written anew, mended" : "written anew";
+	if (l->format == &qf_gptq && to == &qf_gptq_v2)
 		return "qzeros + 1";
-	if (l->format == &qf_gptq_v2 && job->to == &qf_gptq)
+	if (l->format == &qf_gptq_v2 && to == &qf_gptq)
 		return "qzeros - 1";
 	return "codes repacked";
 }
@@ -76,7 +87,8 @@ static const char *change(const struct repack_job *job,
 static enum action decide(const struct repack_job *job,
 			  const struct survey_layer *l, char note[256])
 {
-	bool same = job->to == l->format;
+	const struct qfmt *to = repack_target(job, l);
+	bool same = to == l->format;
 	const char *why = l->format ? doubt(job, l) : NULL;
 	struct err err;
 
@@ -93,16 +105,16 @@ static enum action decide(const struct repack_job *job,
 			 why);
 		return same ? KEEP : REFUSE;
 	}
-	if (same && !(l->odd & MENDED) && !anew(job)) {
+	if (same && !ails(job, l) && !anew(job)) {
 		snprintf(note, 256, "unchanged");
 		return KEEP;
 	}
-	if (job->to && job->to->accept(&l->spec, &err)) {
+	if (to && to->accept(&l->spec, &err)) {
 		snprintf(note, 256, "%.255s", err.msg);
 		return REFUSE;
 	}
-	snprintf(note, 256, "%s%s%s%s", change(job, l), job->to ? "" : " to ",
-		 job->to ? "" : tensor_dtype_name(job->dense_type),
+	snprintf(note, 256, "%s%s%s%s", change(job, l), to ? "" : " to ",
+		 to ? "" : tensor_dtype_name(job->dense_type),
 		 l->odd & QF_ODD_ZERO_WRAP ?
 			 "; stored zeros of all ones have more than one "
 			 "reading" : "");
@@ -162,9 +174,10 @@ static int try_layer(void *ctx, uint32_t i, struct err *err)
 	const struct ql_spec *spec = &item.layer->spec;
 	size_t name;
 
-	if (t->action[i] != CONVERT || !t->job->to || spec->sym)
+	if (t->action[i] != CONVERT || spec->sym ||
+	    !repack_target(t->job, item.layer))
 		return 0;
-	if (repack_layer_plan(t->job, spec, &item.plan, err))
+	if (repack_layer_plan(t->job, item.layer, &item.plan, err))
 		return -1;
 	if (!repack_layer_convert(t->job, &item, NULL, err))
 		return 0;
@@ -278,7 +291,7 @@ static int add_layer(struct run *r, const struct survey_layer *l,
 
 	item->layer = l;
 	r->report->layers++;
-	if (repack_layer_plan(r->job, &l->spec, &item->plan, err))
+	if (repack_layer_plan(r->job, l, &item->plan, err))
 		goto out;
 	name = mem_alloc(strlen(l->module->name) + 32, 1, err);
 	if (!name)

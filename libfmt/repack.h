@@ -15,6 +15,14 @@
 
 struct progress;
 
+enum repack_sym {
+	REPACK_SYM_CLEAR = 0, /* config and zeros do not contradict each other,
+				 or it was not asked */
+	REPACK_SYM_ZEROS,   /* the zeros are right */
+	REPACK_SYM_MIDDLE,  /* the config is right */
+	REPACK_SYM_UNKNOWN  /* the weights do not tell */
+};
+
 struct repack_job {
 	const struct model *model;
 	const struct survey *survey;
@@ -26,6 +34,9 @@ struct repack_job {
 	bool lossy;                /* also convert layers whose tensors and
 				      config contradict each other about their
 				      values, as they were read */
+	bool fix;                  /* what repack_fix.c settles; the model is
+				      one opened with MODEL_TIDY */
+	enum repack_sym sym;       /* of repack_fix_sym */
 	uint32_t threads;          /* bytes written do not depend on it; each
 				      holds one layer in memory */
 	const struct progress *progress;
@@ -38,6 +49,10 @@ struct repack_report {
 	uint64_t proven;           /* weights of linears compared bit for bit;
 				      0: no proof */
 };
+
+/* The layout that a layer gets; NULL: it is, or becomes, one dense weight. */
+const struct qfmt *repack_target(const struct repack_job *job,
+				 const struct survey_layer *l);
 
 /* One row per layer: what would happen to it. */
 struct repack_step {
@@ -56,5 +71,16 @@ int repack_plan(const struct repack_job *job, struct repack_step **steps,
  * ERR_CHECK. */
 int repack_run(const struct repack_job *job, struct repack_report *out,
 	       struct err *err);
+
+/* ---- before a job with `fix` ---- */
+
+/* The layout that the checkpoint keeps; NULL: it is dense. */
+const struct qfmt *repack_fix_layout(const struct survey *s);
+/* Where the config says sym and the zeros are not the middle one: which of
+ * the two do the weights' means speak for?  Reads these layers.  With
+ * REPACK_SYM_ZEROS m's sym is false from then on, and m is to be surveyed
+ * again. */
+int repack_fix_sym(struct model *m, const struct survey *s,
+		   enum repack_sym *out, struct err *err);
 
 #endif

@@ -24,13 +24,14 @@ static int rules_hold(const struct repack_job *job, bool *hold,
 	*hold = job->model->quant.dynamic != NULL;
 	for (uint32_t i = 0; *hold && i < job->survey->count; i++) {
 		const struct survey_layer *l = &job->survey->layer[i];
+		bool packed = repack_target(job, l) != NULL;
 		struct qf_hint hint;
 		bool skip;
 
 		if (model_hint(job->model, l->module->name, &hint, &skip, err))
 			return -1;
-		if (l->format && (skip || (l->odd & (QF_ODD_BITS |
-						     QF_ODD_GROUP))))
+		if (packed ? skip || l->odd & (QF_ODD_BITS | QF_ODD_GROUP) :
+			     l->format && !skip)
 			*hold = false;
 	}
 	return 0;
@@ -58,7 +59,7 @@ static char *exact_rule(const char *head, const char *name, struct err *err)
 
 static bool as_all(const struct survey_layer *l, const struct config_out *c)
 {
-	return l->format && l->spec.bits == c->bits &&
+	return l->spec.bits == c->bits &&
 	       l->spec.group_size == real_group(c->group_size, &l->spec);
 }
 
@@ -67,7 +68,7 @@ static bool exceptions(const struct repack_job *job,
 		       const struct config_out *c)
 {
 	for (uint32_t i = 0; i < job->survey->count; i++)
-		if (job->survey->layer[i].format &&
+		if (repack_target(job, &job->survey->layer[i]) &&
 		    !as_all(&job->survey->layer[i], c))
 			return true;
 	return false;
@@ -75,16 +76,16 @@ static bool exceptions(const struct repack_job *job,
 
 /* The rule of one layer; a negative one for a linear that stayed dense. */
 static int add_rule(struct cJSON *rules, const struct survey_layer *l,
-		    struct err *err)
+		    bool packed, struct err *err)
 {
-	char *key = exact_rule(l->format ? "+:" : "-:", l->module->name, err);
+	char *key = exact_rule(packed ? "+:" : "-:", l->module->name, err);
 	struct cJSON *o;
 
 	if (!key)
 		return -1;
 	o = cJSON_AddObjectToObject(rules, key);
 	free(key);
-	if (!o || (l->format &&
+	if (!o || (packed &&
 		   (!cJSON_AddNumberToObject(o, "bits", l->spec.bits) ||
 		    !cJSON_AddNumberToObject(o, "group_size",
 					     l->spec.groups == 1 ? -1 :
@@ -105,13 +106,14 @@ static int make_rules(const struct repack_job *job,
 	if (!*out)
 		return err_set(err, ERR_RESOURCE, "out of memory for JSON");
 	for (uint32_t i = 0; i < s->count; i++)
-		if (!s->layer[i].format &&
+		if (!repack_target(job, &s->layer[i]) &&
 		    strcmp(s->layer[i].module->name, LLAMA_HEAD) != 0 &&
-		    add_rule(*out, &s->layer[i], err))
+		    add_rule(*out, &s->layer[i], false, err))
 			return -1;
 	for (uint32_t i = 0; i < s->count; i++)
-		if (s->layer[i].format && !as_all(&s->layer[i], c) &&
-		    add_rule(*out, &s->layer[i], err))
+		if (repack_target(job, &s->layer[i]) &&
+		    !as_all(&s->layer[i], c) &&
+		    add_rule(*out, &s->layer[i], true, err))
 			return -1;
 	return 0;
 }
@@ -119,7 +121,7 @@ static int make_rules(const struct repack_job *job,
 static bool head_is_quantized(const struct repack_job *job)
 {
 	for (uint32_t i = 0; i < job->survey->count; i++)
-		if (job->survey->layer[i].format &&
+		if (repack_target(job, &job->survey->layer[i]) &&
 		    !strcmp(job->survey->layer[i].module->name, LLAMA_HEAD))
 			return true;
 	return false;
@@ -135,8 +137,9 @@ static struct config_out describe(const struct repack_job *job)
 		.bits = s->mixed && q->bits ? q->bits : s->bits,
 		.group_size = s->mixed && q->group_size ? q->group_size :
 							  s->group_size,
-		.desc_act = s->desc_act || q->desc_act == 1,
-		.sym = s->sym && q->sym != 0,
+		/* what a loader may rely on; --fix says no more than that */
+		.desc_act = s->desc_act || (q->desc_act == 1 && !job->fix),
+		.sym = s->sym && (q->sym != 0 || job->fix),
 		.true_sequential = true,
 		.lm_head = head_is_quantized(job),
 		.damp_percent = 0.01,
@@ -166,9 +169,91 @@ static int forget_quantizer(const struct cJSON *tree, struct cJSON **out,
 	return 0;
 }
 
+/* ---- modules_in_block_to_quantize ---- */
+
+/* "self_attn.q_proj" of a module inside of a block, else NULL. */
+static const char *in_block(const char *module)
+{
+	const char *p = strstr(module, "layers.");
+
+	p = p ? strchr(p + 7, '.') : NULL;
+	return p ? p + 1 : NULL;
+}
+
+/* Is a layer of this name quantized (or dense) in some block? */
+static bool is_some(const struct repack_job *job, const char *name,
+		    bool packed)
+{
+	for (uint32_t i = 0; i < job->survey->count; i++) {
+		const struct survey_layer *l = &job->survey->layer[i];
+		const char *n = in_block(l->module->name);
+
+		if (n && (!name || !strcmp(n, name)) &&
+		    (repack_target(job, l) != NULL) == packed)
+			return true;
+	}
+	return false;
+}
+
+/* Readers take an absent list for "all linears".  So one is written only where
+ * there was one, some linears are dense, and they are so in every block. */
+static int put_modules(const struct repack_job *job, struct cJSON *quant,
+		       struct err *err)
+{
+	static const char key[] = "modules_in_block_to_quantize";
+	struct cJSON *list;
+	bool ok;
+
+	if (!json_find(job->model->quant.tree, key) ||
+	    !is_some(job, NULL, false))
+		return 0;
+	list = cJSON_CreateArray();
+	ok = list != NULL;
+	for (uint32_t i = 0; ok && i < job->survey->count; i++) {
+		const char *n = in_block(job->survey->layer[i].module->name);
+		const struct cJSON *e = json_first(list);
+
+		while (n && e && strcmp(json_text(e), n))
+			e = json_next(e);
+		if (!n || e || !is_some(job, n, true))
+			continue;
+		if (is_some(job, n, false)) {
+			cJSON_Delete(list);
+			return 0;
+		}
+		ok = cJSON_AddItemToArray(list, cJSON_CreateString(n));
+	}
+	if (ok && cJSON_AddItemToArray(cJSON_AddArrayToObject(quant, key),
+				       list))
+		return 0;
+	cJSON_Delete(list);
+	return err_set(err, ERR_RESOURCE, "out of memory for JSON");
+}
+
+/* ---- the files ---- */
+
+/* --fix says of the head what the tensors show. */
+static struct config_edit edits(const struct repack_job *job)
+{
+	const struct llama_config *c = model_llama(job->model);
+	const struct cJSON *said = json_find(job->model->config,
+					     "tie_word_embeddings");
+	bool head = model_module(job->model, LLAMA_HEAD) != NULL;
+	struct config_edit e = { NULL, CONFIG_TIE_KEEP };
+
+	if (!job->fix || !c)
+		return e;
+	if (c->tied && head)
+		e.tie = CONFIG_TIE_NO;
+	if (!head && (!said || json_is_null(said)))
+		e.tie = CONFIG_TIE_YES;
+	return e;
+}
+
 static int write_quantized(const struct repack_job *job, bool anew,
 			   struct err *err)
 {
+	const struct config_edit edit = edits(job);
 	const struct model *m = job->model;
 	struct config_out c = describe(job);
 	struct cJSON *rules = NULL, *keep = NULL, *quant = NULL;
@@ -178,7 +263,7 @@ static int write_quantized(const struct repack_job *job, bool anew,
 	if (repack_config_foreign(job, &quant, err))
 		goto out;
 	if (quant) {
-		ret = config_write(job->out, m->config, quant, NULL, err);
+		ret = config_write(job->out, m->config, quant, &edit, err);
 		goto out;
 	}
 	if (rules_hold(job, &hold, err))
@@ -200,7 +285,8 @@ static int write_quantized(const struct repack_job *job, bool anew,
 		c.keep = keep;
 	}
 	if (config_quant_build(&c, &quant, err) ||
-	    config_write(job->out, m->config, quant, NULL, err))
+	    put_modules(job, quant, err) ||
+	    config_write(job->out, m->config, quant, &edit, err))
 		goto out;
 	ret = 0;
 out:
@@ -213,11 +299,12 @@ out:
 int repack_config_write(const struct repack_job *job, bool anew,
 			struct err *err)
 {
-	const char *dtype = job->dense_type == DT_BF16 ? "bfloat16" :
-			    job->dense_type == DT_F32 ? "float32" : "float16";
+	struct config_edit edit = edits(job);
 
 	if (job->to && job->survey->quantized)
 		return write_quantized(job, anew, err);
-	return config_write(job->out, job->model->config, NULL,
-			    job->survey->quantized ? dtype : NULL, err);
+	if (job->survey->quantized)
+		edit.dtype = job->dense_type == DT_BF16 ? "bfloat16" :
+			     job->dense_type == DT_F32 ? "float32" : "float16";
+	return config_write(job->out, job->model->config, NULL, &edit, err);
 }

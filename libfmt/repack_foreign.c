@@ -31,7 +31,7 @@ static int awq_group(const struct repack_job *job, uint32_t *size,
 		uint32_t gs;
 
 		/* a layer that does not fit is refused by itself */
-		if (!l->format || l->broken ||
+		if (!repack_target(job, l) || l->broken ||
 		    job->to->plan(&l->spec, &plan, &ignored))
 			continue;
 		if (!strcmp(l->module->name, LLAMA_HEAD))
@@ -58,7 +58,7 @@ static struct cJSON *dense_names(const struct repack_job *job)
 		const struct survey_layer *l = &job->survey->layer[i];
 
 		head |= !strcmp(l->module->name, LLAMA_HEAD);
-		if (!l->format)
+		if (!repack_target(job, l))
 			cJSON_AddItemToArray(list, cJSON_CreateString(
 							   l->module->name));
 	}
@@ -133,7 +133,7 @@ static int add_group(const struct repack_job *job, uint32_t first,
 	bool all = true;
 
 	for (uint32_t i = 0; names && i < s->count; i++) {
-		if (!s->layer[i].format)
+		if (!repack_target(job, &s->layer[i]))
 			continue;
 		if (alike(&s->layer[i].spec, is))
 			cJSON_AddItemToArray(names, cJSON_CreateString(
@@ -160,10 +160,12 @@ static int add_group(const struct repack_job *job, uint32_t first,
 }
 
 /* Is an earlier layer of the same kind? */
-static bool seen(const struct survey *s, uint32_t at)
+static bool seen(const struct repack_job *job, uint32_t at)
 {
+	const struct survey *s = job->survey;
+
 	for (uint32_t i = 0; i < at; i++)
-		if (s->layer[i].format &&
+		if (repack_target(job, &s->layer[i]) &&
 		    alike(&s->layer[i].spec, &s->layer[at].spec))
 			return true;
 	return false;
@@ -188,7 +190,7 @@ static int ct_config(const struct repack_job *job, struct cJSON *o,
 	    !cJSON_AddNullToObject(o, "kv_cache_scheme"))
 		return lacks_memory(err);
 	for (uint32_t i = 0; i < s->count; i++)
-		if (s->layer[i].format && !seen(s, i) &&
+		if (repack_target(job, &s->layer[i]) && !seen(job, i) &&
 		    add_group(job, i, groups, err))
 			return -1;
 	return 0;

@@ -17,9 +17,10 @@ struct repack_item {
 
 /* ---- repack_layer.c: one layer ---- */
 
-/* What a layer takes in the target layout (job->to NULL: one dense weight). */
-int repack_layer_plan(const struct repack_job *job, const struct ql_spec *spec,
-		      struct qf_plan *plan, struct err *err);
+/* What a layer takes in its target. */
+int repack_layer_plan(const struct repack_job *job,
+		      const struct survey_layer *l, struct qf_plan *plan,
+		      struct err *err);
 /* Read, encode, and pour when w is not NULL. */
 int repack_layer_convert(const struct repack_job *job,
 			 const struct repack_item *item, struct st_writer *w,

@@ -25,12 +25,15 @@ static void dense_plan(const struct ql_spec *spec, enum dtype type,
 			      (tensor_dtype_bits(type) / 8);
 }
 
-int repack_layer_plan(const struct repack_job *job, const struct ql_spec *spec,
-		      struct qf_plan *plan, struct err *err)
+int repack_layer_plan(const struct repack_job *job,
+		      const struct survey_layer *l, struct qf_plan *plan,
+		      struct err *err)
 {
-	if (job->to)
-		return job->to->plan(spec, plan, err);
-	dense_plan(spec, job->dense_type, plan);
+	const struct qfmt *to = repack_target(job, l);
+
+	if (to)
+		return to->plan(&l->spec, plan, err);
+	dense_plan(&l->spec, job->dense_type, plan);
 	return 0;
 }
 
@@ -102,7 +105,7 @@ static int pour_packed(const struct repack_job *job, const struct ql *ql,
 		if (!part[i])
 			goto out;
 	}
-	if (job->to->write(ql, part, err))
+	if (repack_target(job, item->layer)->write(ql, part, err))
 		goto out;
 	for (uint32_t i = 0; w && i < item->plan.count; i++)
 		if (st_writer_pour(w, item->id + i, 0, part[i],
@@ -125,8 +128,9 @@ int repack_layer_convert(const struct repack_job *job,
 	/* what read says names the tensor by itself */
 	if (survey_read(job->model, item->layer->module, &ql, err))
 		return -1;
-	ret = job->to ? pour_packed(job, &ql, item, w, err) :
-			pour_dense(job, &ql, item, w, err);
+	ret = repack_target(job, item->layer) ?
+		      pour_packed(job, &ql, item, w, err) :
+		      pour_dense(job, &ql, item, w, err);
 	ql_release(&ql);
 	return ret ? err_ctx(err, "%s", item->layer->module->name) : 0;
 }

@@ -79,13 +79,13 @@ static int prove_layer(void *ctx, uint32_t i, struct err *err)
 
 	if (!l->format)
 		return 0;
-	if (!m || (!p->job->to && !t))
+	if (!m || (!repack_target(p->job, l) && !t))
 		return err_set(err, ERR_CHECK, "%s: not in the result",
 			       l->module->name);
 	if (survey_read(p->job->model, l->module, &was, err))
 		return -1;
-	ret = p->job->to ? equal_packed(&was, p, m, err) :
-			   equal_dense(&was, p, t, err);
+	ret = repack_target(p->job, l) ? equal_packed(&was, p, m, err) :
+					 equal_dense(&was, p, t, err);
 	ql_release(&was);
 	return ret;
 }

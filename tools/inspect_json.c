@@ -160,6 +160,7 @@ static void add_problems(struct cJSON *o, const struct inspect *r)
 		ui_json_text(j, "where", p->where);
 		ui_json_text(j, "message", p->message);
 		add_names(j, "refused_by", p->refused_by);
+		ui_json_text(j, "says", p->says);
 		ui_json_text(j, "fix", p->fix);
 		cJSON_AddItemToArray(list, j);
 	}

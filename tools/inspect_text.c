@@ -276,6 +276,8 @@ void inspect_doctor(const struct inspect *r)
 			p->where[0] ? ": " : "", p->message);
 		if (p->refused_by[0])
 			fprintf(f, "    refused by %s\n", p->refused_by);
+		if (p->says[0])
+			fprintf(f, "    saying     %s\n", p->says);
 		if (p->fix[0])
 			fprintf(f, "    mended by  %s\n", p->fix);
 	}

@@ -4,6 +4,7 @@
  * there and prints it.  The proof is part of the work (repack_run) and a folder
  * that fails it never gets its name. */
 #include "call.h"
+#include "repack_cure.h"
 
 #include "../libfmt/base/io.h"
 #include "../libfmt/base/json.h"
@@ -54,8 +55,8 @@ static const struct opt options[] = {
 	{ AT_FLAG(plan), .name = "plan",
 	  .help = "say what would happen to each layer, write nothing" },
 	{ AT_FLAG(fix), .name = "fix",
-	  .help = "do all that gptq-inspect --doctor proposes",
-	  .absent = LATER "; gptq-inspect --doctor names what to do" },
+	  .help = "do what gptq-inspect --doctor proposes; keeps the layout "
+		"unless --to is given" },
 	{ AT_CHOICE(act_order), .name = "act-order", .arg = "HOW",
 	  .help = "keep g_idx, sort rows by group, or drop it where that is "
 		"lossless", .def = "keep",
@@ -85,6 +86,7 @@ struct job {
 	struct repack_step *step;
 	uint32_t refused;
 	struct repack_report report;
+	struct repack_cure cure; /* of --fix */
 	double seconds;
 };
 
@@ -124,16 +126,51 @@ static enum dtype dense_type(const struct job *j)
 	return DT_F16;
 }
 
+/* lenient: holes and stray bytes are among what a rewrite mends */
+static int look(struct job *j, struct err *err)
+{
+	unsigned flags = MODEL_LENIENT | (j->args->fix ? MODEL_TIDY : 0);
+
+	if (j->args->fix && repack_cure_before(&j->cure, j->call->model, err))
+		return -1;
+	if (model_open(j->call->model, flags, &j->model, err) ||
+	    survey_model(j->model, &j->survey, err))
+		return -1;
+	if (!j->args->fix)
+		return 0;
+	if (repack_fix_sym(j->model, &j->survey, &j->work.sym, err))
+		return -1;
+	if (j->work.sym == REPACK_SYM_ZEROS) {
+		survey_release(&j->survey);
+		if (survey_model(j->model, &j->survey, err))
+			return -1;
+	}
+	return 0;
+}
+
+/* --fix keeps the layout, any other run writes gptq unless told otherwise. */
+static int choose_layout(struct job *j, bool said, struct err *err)
+{
+	if (j->args->fix && !said) {
+		j->work.to = repack_fix_layout(&j->survey);
+		j->to = j->work.to ? j->work.to->name : "dense";
+		return 0;
+	}
+	/* (a dense model that stays so has no layout to be found) */
+	return strcmp(j->to, "dense") ?
+		       call_layout(j->call, "to", &j->work.to, err) : 0;
+}
+
 /* Open, survey, plan: after this every refusal has been made. */
 static int open_model(struct job *j, struct err *err)
 {
 	const struct args *a = j->args;
 	bool said = opt_given(j->call->opt, "to");
+	enum repack_sym sym;
 
-	/* lenient: holes and stray bytes are among what a rewrite mends */
-	if (model_open(j->call->model, MODEL_LENIENT, &j->model, err) ||
-	    survey_model(j->model, &j->survey, err))
+	if (look(j, err))
 		return -1;
+	sym = j->work.sym;
 	if (!j->survey.quantized && !said)
 		j->to = "dense";
 	if (!j->survey.quantized && strcmp(j->to, "dense")) {
@@ -149,13 +186,11 @@ static int open_model(struct job *j, struct err *err)
 		.model = j->model, .survey = &j->survey,
 		.dense_type = dense_type(j),
 		.shard_size = a->single_file ? 0 : a->shard_size,
-		.prove = a->check, .lossy = a->lossy,
-	  .threads = j->call->threads,
+		.prove = a->check, .lossy = a->lossy, .fix = a->fix,
+		.sym = sym, .threads = j->call->threads,
 		.progress = &j->call->ui->progress
 	};
-	/* (a dense model that stays so has no layout to be found) */
-	if (strcmp(j->to, "dense") &&
-	    call_layout(j->call, "to", &j->work.to, err))
+	if (choose_layout(j, said, err))
 		return -1;
 	if (j->work.to == &qf_marlin) /* its readers know no index */
 		j->work.shard_size = 0;
@@ -181,7 +216,8 @@ static int plan_text(const struct job *j, struct err *err)
 		ui_cell(t, "%s", s->layer->module->name);
 		ui_cell(t, "%s", s->layer->format ? s->layer->format->name :
 						    "dense");
-		ui_cell(t, "%s", s->layer->format ? j->to : "dense");
+		ui_cell(t, "%s", repack_target(&j->work, s->layer) ?
+				 j->to : "dense");
 		ui_cell(t, "%s%s", s->refused ? "refused: " : "", s->note);
 	}
 	ret = ui_table_print(j->call->ui, stdout, t, err);
@@ -251,6 +287,8 @@ static struct cJSON *result_json(const struct job *j)
 	cJSON_AddNumberToObject(o, "shards", r->shards);
 	cJSON_AddNumberToObject(o, "proven", (double)r->proven);
 	cJSON_AddNumberToObject(o, "seconds", j->seconds);
+	if (j->args->fix)
+		repack_cure_json(&j->cure, o);
 	return o;
 }
 
@@ -281,6 +319,11 @@ static int work(struct job *j, struct io_stage *stage, struct err *err)
 	ui_done(j->call->ui);
 	j->seconds = ui_now() - began;
 	print_summary(j);
+	if (j->args->fix) {
+		if (repack_cure_after(&j->cure, j->args->output, err))
+			return -1;
+		repack_cure_print(&j->cure, j->call->ui);
+	}
 	if (j->call->ui->json)
 		return ui_json(stdout, result_json(j), err);
 	puts(j->args->output);
@@ -309,6 +352,7 @@ static int repack_applet(const struct call *c, struct err *err)
 	ret = 0;
 out:
 	io_stage_close(stage);
+	repack_cure_release(&j.cure);
 	free(j.step);
 	survey_release(&j.survey);
 	model_close(j.model);

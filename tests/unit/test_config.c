@@ -344,13 +344,13 @@ static void test_write(void **state)
 	struct cJSON *config = parse(
 		"{\"b\": 1, \"quantization_config\": {\"bits\": 8}, \"eps\": "
 		"1e-05, \"torch_dtype\": \"bfloat16\", \"a\": [1, 2.5]}");
+	const struct config_edit edit = { "float16", CONFIG_TIE_YES };
 	struct cJSON *quant;
 	struct err err;
 	char *text;
 
 	assert_int_equal(config_quant_build(&plain, &quant, &err), 0);
-	assert_int_equal(config_write(s->dir, config, quant, "float16", &err),
-			 0);
+	assert_int_equal(config_write(s->dir, config, quant, &edit, &err), 0);
 	text = slurp(scratch_path(s, "config.json"));
 	/* the order stays, the replaced stand where they stood */
 	assert_true(strstr(text, "\"b\"") < strstr(text, "\"quantization"));
@@ -358,6 +358,7 @@ static void test_write(void **state)
 	assert_true(strstr(text, "\"eps\"") < strstr(text, "\"torch_dtype\""));
 	assert_non_null(strstr(text, "\"eps\": 1e-05,"));
 	assert_non_null(strstr(text, "\"torch_dtype\": \"float16\""));
+	assert_non_null(strstr(text, "\"tie_word_embeddings\": true"));
 	assert_non_null(strstr(text, "\"bits\": 4"));
 	assert_null(strstr(text, "\"bits\": 8"));
 	free(text);
@@ -373,11 +374,11 @@ static void test_write_dense(void **state)
 	struct scratch *s = *state;
 	struct cJSON *config = parse("{\"quantization_config\": {\"bits\": 8},"
 				     "\"dtype\": \"float32\"}");
+	const struct config_edit edit = { "bfloat16", CONFIG_TIE_KEEP };
 	struct err err;
 	char *text;
 
-	assert_int_equal(config_write(s->dir, config, NULL, "bfloat16", &err),
-			 0);
+	assert_int_equal(config_write(s->dir, config, NULL, &edit, &err), 0);
 	text = slurp(scratch_path(s, "config.json"));
 	assert_string_equal(text, "{\n  \"dtype\": \"bfloat16\"\n}\n");
 	free(text);
