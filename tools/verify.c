@@ -1,9 +1,10 @@
 /* gptq-verify: is this checkpoint well-formed, close to its original, and
  * still a good model?  The answer is the exit status.
  *
- * The checks are in verify_checks.c and verify_manifest.c, the printers in
- * verify_report.c.  A check that does not pass is a result and the next one
- * still runs; what cannot be read or computed at all ends the run (3, 4, 5). */
+ * The checks are in verify_checks.c, verify_kernels.c and verify_manifest.c,
+ * the printers in verify_report.c.  A check that does not pass is a result and
+ * the next one still runs; what cannot be read or computed at all ends the run
+ * (3, 4, 5). */
 #include "verify.h"
 
 #include "../runtime/tok.h"
@@ -12,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LATER "is not in this version"
 #define OPT_ARGS struct verify_args
 
 static const struct opt options[] = {
@@ -31,8 +31,7 @@ static const struct opt options[] = {
 	  .help = "tokens of a window, at most the model's context",
 	  .def = "2048", .lo = 2, .hi = 1 << 20 },
 	{ AT_FLAG(kernels), .name = "kernels",
-	  .help = "every kernel on layers of this model",
-	  .absent = LATER "; gptq-run -v names the kernel that is used" },
+	  .help = "every kernel on linears of this model" },
 
 	{ .kind = OPT_HEAD, .help = "Limits (exit 1 beyond them)" },
 	{ AT_REAL(max_ppl), .name = "max-ppl", .arg = "F",
@@ -121,6 +120,7 @@ static int run_checks(struct verify *v, struct err *err)
 		[VERIFY_STRUCTURE] = { "structure", verify_structure },
 		[VERIFY_MANIFEST] = { "manifest", verify_manifest },
 		[VERIFY_WEIGHTS] = { "weights", verify_weights },
+		[VERIFY_KERNELS] = { "kernels", verify_kernels },
 		[VERIFY_PERPLEXITY] = { "perplexity", verify_perplexity },
 		[VERIFY_DIVERGENCE] = { "divergence", verify_divergence },
 	};
@@ -129,6 +129,7 @@ static int run_checks(struct verify *v, struct err *err)
 		[VERIFY_STRUCTURE] = true,
 		[VERIFY_MANIFEST] = a->manifest != NULL,
 		[VERIFY_WEIGHTS] = a->against != NULL,
+		[VERIFY_KERNELS] = a->kernels,
 		[VERIFY_PERPLEXITY] = a->ppl != NULL,
 		[VERIFY_DIVERGENCE] = a->kld != NULL
 	};
@@ -192,6 +193,7 @@ out:
 	tok_close(v.tok);
 	check_release(&v.structure);
 	free(v.layer);
+	free(v.kernel);
 	survey_release(&v.survey);
 	model_close(v.dense);
 	model_close(v.model);

@@ -14,7 +14,7 @@ struct tok;
 
 /* In the order in which they run. */
 enum verify_what { VERIFY_STRUCTURE = 0, VERIFY_MANIFEST, VERIFY_WEIGHTS,
-	VERIFY_PERPLEXITY, VERIFY_DIVERGENCE, VERIFY_CHECKS };
+	VERIFY_KERNELS, VERIFY_PERPLEXITY, VERIFY_DIVERGENCE, VERIFY_CHECKS };
 
 struct verify_check {
 	const char *name;
@@ -28,6 +28,14 @@ struct verify_layer {
 	double rel_error;   /* |W - Q|_F / |W|_F */
 	double max_abs;     /* largest |w - q| */
 	double cosine;      /* of the two weights as vectors */
+};
+
+/* A kernel and the linears it was tried on. */
+struct verify_kernel {
+	char name[48];
+	double rel_error; /* the worst, |Y - Y64|_F / |Y64|_F */
+	uint32_t layers;
+	uint32_t last;    /* the linear it was tried on last, for the count */
 };
 
 struct verify_args {
@@ -52,6 +60,8 @@ struct verify {
 	struct check structure;
 	struct verify_layer *layer;
 	uint32_t layers;
+	struct verify_kernel *kernel;
+	uint32_t kernels;
 	bool have_ppl, have_base, have_kld;
 	struct score_ppl ppl, base_ppl;
 	struct score_kld kld;
@@ -61,13 +71,14 @@ struct verify {
 void verify_say(struct verify_check *c, bool passed, const char *fmt, ...)
 	ERR_PRINTF(3, 4);
 
-/* The checks (verify_checks.c, verify_manifest.c).  A verdict is no error; -1
- * is for what stops the whole run. */
+/* The checks (verify_checks.c, verify_manifest.c, verify_kernels.c).  A verdict
+ * is no error; -1 is for what stops the whole run. */
 int verify_structure(struct verify *v, struct verify_check *c,
 		     struct err *err);
 int verify_manifest(struct verify *v, struct verify_check *c,
 		    struct err *err);
 int verify_weights(struct verify *v, struct verify_check *c, struct err *err);
+int verify_kernels(struct verify *v, struct verify_check *c, struct err *err);
 int verify_perplexity(struct verify *v, struct verify_check *c,
 		      struct err *err);
 int verify_divergence(struct verify *v, struct verify_check *c,

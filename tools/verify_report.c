@@ -54,6 +54,15 @@ static int layer_table(const struct verify *v, struct err *err)
 	return ret;
 }
 
+/* A line per kernel that was tried. */
+static void kernel_lines(const struct verify *v)
+{
+	for (uint32_t i = 0; i < v->kernels; i++)
+		fprintf(v->out, "      %-18s error %.1e  %u linear%s\n",
+			v->kernel[i].name, v->kernel[i].rel_error,
+			v->kernel[i].layers, ui_plural(v->kernel[i].layers));
+}
+
 /* A line per check that was asked for, and the verdict last. */
 int verify_text(const struct verify *v, struct err *err)
 {
@@ -77,6 +86,8 @@ int verify_text(const struct verify *v, struct err *err)
 			ui_paint(ui, f, UI_OFF));
 		if (i == VERIFY_STRUCTURE)
 			fault_lines(v);
+		if (i == VERIFY_KERNELS)
+			kernel_lines(v);
 		if (i == VERIFY_WEIGHTS && ui->verbose && v->layers &&
 		    layer_table(v, err))
 			return -1;
@@ -180,6 +191,20 @@ static void add_divergence(struct cJSON *o, const struct verify *v)
 	cJSON_AddNumberToObject(j, "top1", v->kld.top1);
 }
 
+static void add_kernels(struct cJSON *o, const struct verify *v)
+{
+	struct cJSON *list = cJSON_AddArrayToObject(o, "kernels"), *j;
+
+	for (uint32_t i = 0; i < v->kernels; i++) {
+		j = cJSON_CreateObject();
+		ui_json_text(j, "name", v->kernel[i].name);
+		cJSON_AddNumberToObject(j, "max_rel_error",
+					v->kernel[i].rel_error);
+		cJSON_AddNumberToObject(j, "layers", v->kernel[i].layers);
+		cJSON_AddItemToArray(list, j);
+	}
+}
+
 /* Keys are those of the contract; `faults` is the structure check's list. */
 int verify_json(const struct verify *v, struct err *err)
 {
@@ -192,7 +217,7 @@ int verify_json(const struct verify *v, struct err *err)
 	add_layers(o, v);
 	add_perplexity(o, v);
 	add_divergence(o, v);
-	cJSON_AddArrayToObject(o, "kernels");
+	add_kernels(o, v);
 	return ui_json(v->out, o, err);
 }
 

@@ -78,6 +78,14 @@ static int choose(const char *name, const struct cpu_isa **out,
 		       name, list);
 }
 
+const char *be_cpu_kernel(uint32_t i)
+{
+	for (size_t k = 0; k < ISAS; k++)
+		if (runs(isas[k]) && i-- == 0)
+			return isas[k]->name;
+	return NULL;
+}
+
 static int cpu_open(const struct be_open *how, struct be **out,
 		    struct err *err)
 {

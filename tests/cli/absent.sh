@@ -19,7 +19,6 @@ refused gptq-repack "$Q" -o r --group-size 64
 refused gptq-repack "$Q" -o r --bits 8
 refused gptq-repack "$Q" -o r --pad-mlp 512
 refused gptq-repack "$Q" -o r --dtype f32
-refused gptq-verify "$Q" --kernels
 refused gptq-run "$Q" --chat
 refused gptq-run "$Q" --bench
 refused gptq-run "$Q" --batch-file x
