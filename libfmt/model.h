@@ -97,6 +97,8 @@ const struct llama_config *model_llama(const struct model *m);
 /* Sum of all tensor bytes. */
 uint64_t model_bytes(const struct model *m);
 
+/* Whether a file of this name is one that model_copy_extras copies. */
+bool model_is_extra(const char *name);
 /* Copy the files a loader needs beside the weights (tokenizer*, vocab*,
  * merges*, special_tokens_map.json, added_tokens.json, generation_config.json,
  * chat_template*, preprocessor_config.json, LICENSE*) from the

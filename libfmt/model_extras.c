@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int is_extra(const char *name)
+bool model_is_extra(const char *name)
 {
 	static const char *const start[] = { "tokenizer", "vocab", "merges",
 		"chat_template", "LICENSE", "LICENCE", "spiece", NULL };
@@ -16,11 +16,11 @@ static int is_extra(const char *name)
 
 	for (int i = 0; start[i]; i++)
 		if (!strncmp(name, start[i], strlen(start[i])))
-			return 1;
+			return true;
 	for (int i = 0; whole[i]; i++)
 		if (!strcmp(name, whole[i]))
-			return 1;
-	return 0;
+			return true;
+	return false;
 }
 
 static int copy_extra(const struct model *m, const char *name, const char *to,
@@ -50,7 +50,8 @@ int model_copy_extras(const struct model *m, const char *to, struct err *err)
 	if (io_list(m->dir, &names, &count, err))
 		return -1;
 	for (uint32_t i = 0; i < count; i++)
-		if (is_extra(names[i]) && copy_extra(m, names[i], to, err))
+		if (model_is_extra(names[i]) &&
+		    copy_extra(m, names[i], to, err))
 			goto out;
 	ret = 0;
 out:

@@ -109,8 +109,7 @@ static int look(const struct model *m, const struct qf_module *module,
 	return 0;
 }
 
-/* Numbers in names count as numbers, so that block 2 stands before 10. */
-static int natural(const char *a, const char *b)
+int survey_order(const char *a, const char *b)
 {
 	while (*a && *b) {
 		size_t na = strspn(a, "0123456789");
@@ -132,7 +131,7 @@ static int natural(const char *a, const char *b)
 static int by_layer(const void *a, const void *b)
 {
 	const struct survey_layer *x = a, *y = b;
-	int c = natural(x->module->name, y->module->name);
+	int c = survey_order(x->module->name, y->module->name);
 
 	/* the same name but for leading zeros: keep the table's order */
 	return c ? c : x->module < y->module ? -1 : x->module > y->module;

@@ -50,6 +50,8 @@ struct survey {
 int survey_model(const struct model *m, struct survey *out, struct err *err);
 void survey_release(struct survey *s);
 
+/* As strcmp, but numbers in names count as numbers: block 2 before 10. */
+int survey_order(const char *a, const char *b);
 /* Does tensor t of a quantized layer's module hold its weights?  (All of its
  * layout do, and a weight beside them; a bias does not.) */
 bool survey_owns(const struct survey_layer *l, const struct tensor *t);

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "model.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,4 +75,90 @@ void values_load(struct values *v, uint64_t from, uint64_t n, float *out)
 		out += part;
 		n -= part;
 	}
+}
+
+/* ---- a checkpoint as if it were dense ---- */
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(((const struct values_ref *)a)->name,
+		      ((const struct values_ref *)b)->name);
+}
+
+static bool is_quantized(const struct survey_layer *l)
+{
+	return l->format && !l->broken;
+}
+
+/* Tensors that a linear stands for get a mark. */
+static int add_layers(const struct model *m, const struct survey *s,
+		      struct values_list *list, bool *owned, struct err *err)
+{
+	static const char tail[] = ".weight";
+	size_t text = 0;
+	char *at;
+
+	for (uint32_t i = 0; i < s->count; i++)
+		if (is_quantized(&s->layer[i]))
+			text += strlen(s->layer[i].module->name) +
+				sizeof(tail);
+	at = list->names = mem_alloc(text, 1, err);
+	if (!at)
+		return -1;
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct survey_layer *l = &s->layer[i];
+		size_t n = strlen(l->module->name);
+
+		if (!is_quantized(l))
+			continue;
+		for (uint32_t k = 0; k < l->module->count; k++)
+			owned[&l->module->part[k] - m->tensor] |=
+				survey_owns(l, &l->module->part[k]);
+		memcpy(at, l->module->name, n);
+		memcpy(at + n, tail, sizeof(tail));
+		list->ref[list->count++] =
+			(struct values_ref) { .name = at, .layer = l };
+		at += n + sizeof(tail);
+	}
+	return 0;
+}
+
+int values_list_init(const struct model *m, const struct survey *s,
+		     struct values_list *out, struct err *err)
+{
+	bool *owned = mem_alloc(m->tensor_count, sizeof(*owned), err);
+	int ret = -1;
+
+	memset(out, 0, sizeof(*out));
+	out->ref = mem_alloc((size_t)m->tensor_count + s->count,
+			     sizeof(*out->ref), err);
+	if (!owned || !out->ref || add_layers(m, s, out, owned, err))
+		goto out;
+	for (uint32_t i = 0; i < m->tensor_count; i++)
+		if (!owned[i])
+			out->ref[out->count++] = (struct values_ref) {
+				.name = m->tensor[i].name,
+				.tensor = &m->tensor[i] };
+	if (out->count)
+		qsort(out->ref, out->count, sizeof(*out->ref), by_name);
+	ret = 0;
+out:
+	free(owned);
+	if (ret)
+		values_list_release(out);
+	return ret;
+}
+
+void values_list_release(struct values_list *l)
+{
+	free(l->ref);
+	free(l->names);
+	memset(l, 0, sizeof(*l));
+}
+
+int values_open(const struct model *m, const struct values_ref *ref,
+		struct values *v, struct err *err)
+{
+	return ref->layer ? values_open_layer(m, ref->layer->module, v, err) :
+			    values_open_tensor(ref->tensor, v, err);
 }

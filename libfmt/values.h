@@ -32,4 +32,29 @@ void values_release(struct values *v); /* accepts a zeroed struct */
 /* n values from `from` on; the caller keeps within count.  One thread. */
 void values_load(struct values *v, uint64_t from, uint64_t n, float *out);
 
+/* ---- a checkpoint as if it were dense ---- */
+
+/* Exactly one of the two is set. */
+struct values_ref {
+	const char *name;                 /* "model.norm.weight"; of a linear
+					     its module's with ".weight" */
+	const struct survey_layer *layer; /* quantized, and can be read */
+	const struct tensor *tensor;
+};
+
+struct values_list {
+	struct values_ref *ref; /* by name, in byte order */
+	uint32_t count;
+	char *names;            /* of the linears */
+};
+
+/* A quantized linear stands for all its tensors but the bias; what belongs to
+ * a layer that cannot be read stands for itself.  The list points into the
+ * model and the survey. */
+int values_list_init(const struct model *m, const struct survey *s,
+		     struct values_list *out, struct err *err);
+void values_list_release(struct values_list *l); /* accepts zeroed */
+int values_open(const struct model *m, const struct values_ref *ref,
+		struct values *v, struct err *err);
+
 #endif

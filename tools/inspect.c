@@ -56,8 +56,8 @@ static const struct opt options[] = {
 	  .help = "which kernels can run it here",
 	  .absent = LATER "; gptq-run -v names the kernel that is used" },
 	{ AT_TEXT(diff), .name = "diff", .arg = "MODEL",
-	  .help = "compare with another checkpoint",
-	  .absent = LATER "; gptq-verify --against compares the weights" },
+	  .help = "what differs in another checkpoint, whatever its layout: "
+		"configs, tensors, weights; exit 1 on a difference" },
 	{ .kind = OPT_END }
 };
 
@@ -119,6 +119,29 @@ static int narrow(struct inspect *r, const char *pattern, struct err *err)
 			matches(re, md, r->survey.layer[i].module->name);
 	for (uint32_t i = 0; i < r->model->tensor_count; i++)
 		r->show_tensor[i] = matches(re, md, r->model->tensor[i].name);
+	ret = 0;
+out:
+	pcre2_match_data_free(md);
+	pcre2_code_free(re);
+	return ret;
+}
+
+/* The names of both checkpoints, so this waits for the comparison. */
+static int narrow_diff(struct inspect *r, const char *pattern,
+		       struct err *err)
+{
+	const struct diff *d = &r->diff->diff;
+	pcre2_match_data *md;
+	pcre2_code *re;
+	int ret = -1;
+
+	if (compile(pattern, &re, &md, err))
+		goto out;
+	r->diff->show = mem_alloc(d->tensors, sizeof(bool), err);
+	if (!r->diff->show)
+		goto out;
+	for (uint32_t i = 0; i < d->tensors; i++)
+		r->diff->show[i] = matches(re, md, d->tensor[i].name);
 	ret = 0;
 out:
 	pcre2_match_data_free(md);
@@ -200,6 +223,9 @@ static int gather(struct inspect *r, const struct call *c, struct err *err)
 		return -1;
 	if (narrow(r, a->match, err))
 		return -1;
+	if (a->diff && (inspect_diff_gather(r, a->diff, c->threads, err) ||
+			narrow_diff(r, a->match, err)))
+		return -1;
 	if (a->tensor && inspect_one_gather(r, &(struct inspect_ask) {
 		.name = a->tensor, .head = a->head, .raw = a->raw,
 		.threads = c->threads }, err))
@@ -215,13 +241,14 @@ static int show(const struct inspect *r, const struct args *a, struct err *err)
 	if (r->ui->json)
 		return inspect_json(r, err);
 	if (!a->tensors && !a->layers && !a->files && !a->doctor &&
-	    !a->hash && !a->stats && !a->tensor)
+	    !a->hash && !a->stats && !a->tensor && !a->diff)
 		inspect_screen(r);
 	if ((a->files && inspect_files(r, err)) ||
 	    (a->layers && inspect_layers(r, err)) ||
 	    (a->tensors && inspect_tensors(r, err)) ||
 	    (a->stats && inspect_stats(r, err)) ||
-	    (a->tensor && inspect_one_show(r, err)))
+	    (a->tensor && inspect_one_show(r, err)) ||
+	    (a->diff && inspect_diff_show(r, err)))
 		return -1;
 	if (a->hash)
 		inspect_hashes(r);
@@ -245,6 +272,9 @@ static int inspect_run(const struct call *c, struct err *err)
 			       "with nothing else on standard output");
 	if (a->head && !a->tensor)
 		return err_set(err, ERR_USAGE, "--head goes with --tensor");
+	if (a->diff && is_address(a->diff))
+		return err_set(err, ERR_UNSUP, "%s: comparing over the network "
+			       LATER "; fetch the folder", a->diff);
 	if (is_address(c->model))
 		return err_set(err, ERR_UNSUP, "%s: reading over the network "
 			       LATER "; fetch the folder and inspect it",
@@ -252,13 +282,15 @@ static int inspect_run(const struct call *c, struct err *err)
 	if (gather(&r, c, err) || show(&r, a, err))
 		goto out;
 	/* without --doctor, looking at a sick checkpoint succeeds */
-	ret = a->doctor && r.doctor.errors ? ERR_CHECK : 0;
+	ret = (a->doctor && r.doctor.errors) ||
+	      (a->diff && r.diff->diff.differences) ? ERR_CHECK : 0;
 	if (ret == 0 && a->print_path)
 		puts(c->model);
 out:
 	if (r.stats)
 		stats_release(r.stats);
 	free(r.stats);
+	inspect_diff_free(r.diff);
 	inspect_one_free(r.one);
 	free(r.hash);
 	free(r.show_layer);

@@ -4,6 +4,7 @@
 #define TOOLS_INSPECT_H
 
 #include "../libfmt/base/hash.h"
+#include "../libfmt/diff.h"
 #include "../libfmt/doctor.h"
 #include "../libfmt/llama.h"
 #include "../libfmt/model.h"
@@ -12,6 +13,13 @@
 
 #include <stdbool.h>
 
+/* --diff: the other checkpoint, and what was found. */
+struct inspect_diff {
+	struct model *other;
+	struct survey survey;
+	struct diff diff;
+	bool *show;          /* [diff.tensors]: --match lets it through */
+};
 struct inspect_one; /* of --tensor; inspect_tensor.c */
 
 struct inspect {
@@ -30,6 +38,7 @@ struct inspect {
 	char (*hash)[HASH_HEX];
 	char model_hash[HASH_HEX];
 	struct stats *stats;    /* --stats, or NULL */
+	struct inspect_diff *diff; /* --diff, or NULL */
 	struct inspect_one *one; /* --tensor, or NULL */
 };
 
@@ -46,6 +55,14 @@ int inspect_stats(const struct inspect *r, struct err *err);
 void inspect_stats_layer_json(struct cJSON *o, const struct stats_layer *l);
 void inspect_stats_json(struct cJSON *o, const char *key,
 			const struct stats_values *v);
+
+/* ---- --diff (inspect_diff.c) ---- */
+
+int inspect_diff_gather(struct inspect *r, const char *other, uint32_t threads,
+			struct err *err);
+void inspect_diff_free(struct inspect_diff *d); /* accepts NULL */
+int inspect_diff_show(const struct inspect *r, struct err *err);
+void inspect_diff_json(struct cJSON *top, const struct inspect *r);
 
 /* ---- --tensor (inspect_tensor.c) ---- */
 

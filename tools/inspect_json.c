@@ -186,6 +186,8 @@ int inspect_json(const struct inspect *r, struct err *err)
 	add_layers(o, r);
 	add_tensors(o, r);
 	add_problems(o, r);
+	if (r->diff)
+		inspect_diff_json(o, r);
 	if (r->one)
 		inspect_one_json(o, r);
 	return ui_json(r->out, o, err);
