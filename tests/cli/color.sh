@@ -9,8 +9,7 @@ gptq-inspect "$T" --color=always >always
 NO_COLOR=1 gptq-inspect "$T" --color=always >forced
 cmp always forced
 sed "s/$(printf '\033')\[[0-9]*m//g" always | cmp - plain
-script -qec true /dev/null </dev/null >/dev/null 2>&1 ||
-	skip "no terminal can be made by script(1) here"
+need_terminal
 # on a terminal: colours, unless NO_COLOR, --color=never or a dumb terminal
 tty() {
 	script -qec "$*" /dev/null </dev/null >tty.out

@@ -33,8 +33,3 @@ refused gptq-inspect "$Q" --tensor nothing.of.the.kind.is.here.at.all
 refused gptq-inspect "$Q" --raw
 refused gptq-inspect "$Q" --head 3
 refused gptq-inspect "$Q" --tensor $up --raw -P
-if command -v script >/dev/null; then
-	TERM=xterm script -qec "gptq-inspect $Q --tensor $up --raw; echo status \$?" \
-		/dev/null </dev/null >tty
-	grep -c 'would fill the terminal' tty
-fi

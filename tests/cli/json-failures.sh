@@ -19,7 +19,7 @@ try 3 gptq-verify nowhere --json
 try 3 gptq-repack nowhere -o r --json
 try 3 gptq-quantize nowhere -o r --method rtn --json
 try 3 gptq-run nowhere -p x --json
-try 4 gptq-inspect "$T" --stats --json
+try 4 gptq-run "$T" --chat --json
 try 4 gptq-quantize "$Q" -o r --method rtn --json
 try 4 gptq-repack "$T" -o r --to gptq --json
 try 1 gptq-verify "$Q" --against "$T" --max-layer-error 0 --json

@@ -1,8 +1,7 @@
 # Long work shows progress on stderr: a bar on a terminal, nothing with -q,
 # never on stdout.
 . "$ROOT/tests/cli/lib"
-script -qec true /dev/null </dev/null >/dev/null 2>&1 ||
-	skip "no terminal can be made by script(1) here"
+need_terminal
 export TERM=xterm
 head -c 500 "$TEXT" >text.txt
 # the reference device is slow enough on every machine
