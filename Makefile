@@ -181,7 +181,13 @@ kernels: $(KERNEL_BIN)
 replay: $(FUZZ_BIN)
 	$(Q)tests/fuzz/run $(FUZZ_BIN)
 
-cli: all
+# The server that the tests of remote reading talk to.
+$(BUILD)/tests/server: $(BUILD)/obj/tests/cli/server.o
+	@mkdir -p $(@D)
+	@echo "  LINK    $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^
+
+cli: all $(BUILD)/tests/server
 	$(Q)GPTQ_BIN=$(abspath $(BUILD)) tests/cli/run
 
 # Everything, in release and again under the sanitizers.
@@ -261,4 +267,4 @@ help:
 
 -include $(CUDA_OBJ:.o=.d)
 -include $(LIB_OBJ:.o=.d) $(TOOL_OBJ:.o=.d) \
-	$(patsubst %.c,$(BUILD)/obj/%.d,$(UNIT_SRC) $(KERNEL_SRC) $(FUZZ_SRC))
+	$(patsubst %.c,$(BUILD)/obj/%.d,$(UNIT_SRC) tests/cli/server.c $(KERNEL_SRC) $(FUZZ_SRC))

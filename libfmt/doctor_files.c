@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "base/io.h"
+#include "base/io_place.h"
 #include "base/mem.h"
 #include "container/st.h"
 #include "container/tensor_file.h"
@@ -96,16 +97,14 @@ static bool doubles(const struct model *m, const char *name)
 	struct tensor_file file = { .count = 0 };
 	struct src *src = NULL;
 	struct err ignored;
-	char *path = io_join(m->dir, name, &ignored);
 	bool yes = false;
 
-	if (path && !io_open(path, &src, &ignored) &&
+	if (!io_place_files(model_place(m), &name, 1, &src, &ignored) &&
 	    !tensor_file_open(src, ST_LENIENT, &file, &ignored))
 		for (uint32_t i = 0; !yes && i < file.count; i++)
 			yes = model_find(m, file.tensor[i].name) != NULL;
 	tensor_file_close(&file);
 	io_close(src);
-	free(path);
 	return yes;
 }
 
@@ -120,7 +119,8 @@ static void test_leftover(const struct doctor_patient *p,
 	uint32_t count;
 
 	(void)r;
-	if (!m->is_dir || io_list(m->dir, &name, &count, &ignored))
+	if (!m->is_dir ||
+	    io_place_list(model_place(m), &name, &count, &ignored))
 		return;
 	for (uint32_t i = 0; i < count; i++) {
 		size_t n = strlen(name[i]);

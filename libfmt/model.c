@@ -2,8 +2,10 @@
 
 #include "base/err.h"
 #include "base/io.h"
+#include "base/io_place.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/net_addr.h"
 #include "container/st.h"
 #include "container/tensor_file.h"
 #include "llama.h"
@@ -16,6 +18,7 @@
 
 /* What callers do not see. */
 struct priv {
+	struct io_place *place;
 	struct tensor_file *opened; /* [file_count]; owns the tensors' names */
 	struct model_rules *rules;
 	struct cJSON *generation;   /* generation_config.json, or NULL */
@@ -27,48 +30,35 @@ struct priv {
 
 /* ---- paths and configs ---- */
 
-static int set_paths(const char *path, struct model *m, struct err *err)
-{
-	size_t n = strlen(path);
-	const char *slash;
+/* What a server is asked for in one go. */
+static const char *const small_files[] = { "config.json",
+	"quantize_config.json", "quant_config.json", "generation_config.json",
+	MODEL_INDEX, "pytorch_model.bin.index.json" };
 
-	while (n > 1 && path[n - 1] == '/')
-		n--;
-	m->path = mem_text(path, n, err);
-	if (!m->path)
-		return -1;
-	m->is_dir = io_is_dir(m->path);
-	if (!m->is_dir && !io_is_file(m->path))
-		return err_set(err, ERR_INPUT, "%s: no such file or directory",
-			       m->path);
-	slash = strrchr(m->path, '/');
-	if (m->is_dir)
-		m->dir = mem_text(m->path, n, err);
-	else if (!slash)
-		m->dir = mem_text(".", 1, err);
-	else
-		m->dir = mem_text(m->path, slash == m->path ?
-				  1 : (size_t)(slash - m->path), err);
-	return m->dir ? 0 : -1;
+static int set_paths(struct model *m, struct err *err)
+{
+	const struct priv *p = m->priv;
+	const char *path = io_place_path(p->place);
+	const char *dir = io_place_dir(p->place);
+
+	m->path = mem_text(path, strlen(path), err);
+	m->dir = mem_text(dir, strlen(dir), err);
+	m->is_dir = !io_place_file(p->place);
+	return m->path && m->dir ? 0 : -1;
 }
 
-/* DIR/name when it is there. */
+/* The object DIR/name, when it is there. */
 static int read_optional(const struct model *m, const char *name,
 			 struct cJSON **out, struct err *err)
 {
-	char *path = io_join(m->dir, name, err);
-	int ret = 0;
+	const struct priv *p = m->priv;
 
-	if (!path)
+	if (io_place_json(p->place, name, out, err))
 		return -1;
-	if (io_is_file(path)) {
-		ret = json_read_file(path, out, err);
-		if (!ret && !json_is_object(*out))
-			ret = err_set(err, ERR_INPUT,
-				      "%s: not a JSON object", path);
-	}
-	free(path);
-	return ret;
+	if (*out && !json_is_object(*out))
+		return err_set(err, ERR_INPUT, "%s/%s: not a JSON object",
+			       m->dir, name);
+	return 0;
 }
 
 static int read_configs(struct model *m, struct err *err)
@@ -76,7 +66,9 @@ static int read_configs(struct model *m, struct err *err)
 	struct priv *p = m->priv;
 	struct err ignored;
 
-	if (read_optional(m, "config.json", &m->config, err) ||
+	if (io_place_gather(p->place, small_files, sizeof(small_files) /
+			    sizeof(*small_files), err) ||
+	    read_optional(m, "config.json", &m->config, err) ||
 	    read_optional(m, "quantize_config.json", &m->quantize, err) ||
 	    (!m->quantize &&
 	     read_optional(m, "quant_config.json", &m->quantize, err)) ||
@@ -105,43 +97,41 @@ static int open_file(struct model *m, uint32_t i, const char *name,
 {
 	struct priv *p = m->priv;
 	struct model_file *f = &m->file[i];
-	char *path = NULL;
-	int ret = -1;
 
 	f->name = mem_text(name, strlen(name), err);
-	if (!f->name)
-		goto out;
-	path = io_join(m->dir, name, err);
-	if (!path || io_open(path, &f->src, err))
-		goto out;
-	if (tensor_file_open(f->src, flags & MODEL_LENIENT ? ST_LENIENT : 0,
+	if (!f->name ||
+	    tensor_file_open(f->src, flags & MODEL_LENIENT ? ST_LENIENT : 0,
 			     &p->opened[i], err))
-		goto out;
+		return -1;
 	f->bytes = io_size(f->src);
 	f->tensors = p->opened[i].count;
 	f->container = p->opened[i].container;
 	f->odd = p->opened[i].odd;
-	ret = 0;
-out:
-	free(path);
-	return ret;
+	return 0;
 }
 
 static int open_files(struct model *m, const struct model_files *files,
 		      unsigned flags, struct err *err)
 {
 	struct priv *p = m->priv;
+	struct src **src = mem_alloc(files->count, sizeof(*src), err);
+	int ret = -1;
 
 	m->file = mem_alloc(files->count, sizeof(*m->file), err);
 	p->opened = mem_alloc(files->count, sizeof(*p->opened), err);
-	if (!m->file || !p->opened)
-		return -1;
-	for (uint32_t i = 0; i < files->count; i++) {
-		m->file_count = i + 1;
+	if (!src || !m->file || !p->opened ||
+	    model_files_open(p->place, files, src, err))
+		goto out;
+	m->file_count = files->count;
+	for (uint32_t i = 0; i < files->count; i++)
+		m->file[i].src = src[i];
+	for (uint32_t i = 0; i < files->count; i++)
 		if (open_file(m, i, files->name[i], flags, err))
-			return -1;
-	}
-	return 0;
+			goto out;
+	ret = 0;
+out:
+	free(src);
+	return ret;
 }
 
 /* ---- the table of tensors and the modules in it ---- */
@@ -303,15 +293,11 @@ static int make_tidy(struct model *m, struct err *err)
 
 static int load_tensors(struct model *m, unsigned flags, struct err *err)
 {
-	const char *base = json_text(json_find(m->quant.tree,
-					       "model_file_base_name"));
-	const char *slash = strrchr(m->path, '/');
-	char *only = slash && slash[1] ? m->path + (slash + 1 - m->path) :
-					 m->path;
-	struct model_files files = { .name = &only, .count = 1 };
+	struct priv *p = m->priv;
+	struct model_files files;
 	int ret = -1;
 
-	if (m->is_dir && model_files_find(m->dir, base, &files, err))
+	if (model_files_find(p->place, &m->quant, &files, err))
 		return -1;
 	m->odd |= files.odd;
 	if (open_files(m, &files, flags, err))
@@ -323,8 +309,7 @@ static int load_tensors(struct model *m, unsigned flags, struct err *err)
 	}
 	ret = 0;
 out:
-	if (m->is_dir)
-		model_files_release(&files);
+	model_files_release(&files);
 	return ret;
 }
 
@@ -409,15 +394,35 @@ static int apply_configs(struct model *m, struct err *err)
 int model_open(const char *path, unsigned flags, struct model **out,
 	       struct err *err)
 {
+	struct io_place *place;
+
+	*out = NULL;
+	if (net_is_address(path))
+		return err_set(err, ERR_UNSUP, "%s: only the MODEL of "
+			       "gptq-inspect may be an address; fetch the "
+			       "folder first", path);
+	if (io_place_open(path, NULL, &place, err))
+		return -1;
+	return model_open_place(place, flags, out, err);
+}
+
+int model_open_place(struct io_place *place, unsigned flags,
+		     struct model **out, struct err *err)
+{
 	struct model *m;
+	struct priv *p;
 	int ret = -1;
 
 	*out = NULL;
 	m = mem_alloc(1, sizeof(*m), err);
-	if (!m)
-		return -1;
-	m->priv = mem_alloc(1, sizeof(struct priv), err);
-	if (!m->priv || set_paths(path, m, err) || read_configs(m, err))
+	p = m ? mem_alloc(1, sizeof(*p), err) : NULL;
+	if (!p) {
+		io_place_close(place);
+		goto out;
+	}
+	m->priv = p;
+	p->place = place;
+	if (set_paths(m, err) || read_configs(m, err))
 		goto out;
 	if (!(flags & MODEL_NO_WEIGHTS) && load_tensors(m, flags, err))
 		goto out;
@@ -431,12 +436,14 @@ out:
 	return ret;
 }
 
-static void release_priv(struct model *m)
+/* Gives the place back, which the files are closed before. */
+static struct io_place *release_priv(struct model *m)
 {
 	struct priv *p = m->priv;
+	struct io_place *place = p ? p->place : NULL;
 
 	if (!p)
-		return;
+		return NULL;
 	for (uint32_t i = 0; p->opened && i < m->file_count; i++)
 		tensor_file_close(&p->opened[i]);
 	model_rules_free(p->rules);
@@ -445,17 +452,31 @@ static void release_priv(struct model *m)
 	free(p->names);
 	free(p->renamed);
 	free(p);
+	return place;
+}
+
+struct io_place *model_place(const struct model *m)
+{
+	return ((const struct priv *)m->priv)->place;
+}
+
+bool model_is_local(const struct model *m)
+{
+	return io_place_is_local(model_place(m));
 }
 
 void model_close(struct model *m)
 {
+	struct io_place *place;
+
 	if (!m)
 		return;
-	release_priv(m);
+	place = release_priv(m);
 	for (uint32_t i = 0; i < m->file_count; i++) {
 		io_close(m->file[i].src);
 		free(m->file[i].name);
 	}
+	io_place_close(place);
 	free(m->file);
 	free(m->tensor);
 	free(m->module);
@@ -464,6 +485,37 @@ void model_close(struct model *m)
 	free(m->path);
 	free(m->dir);
 	free(m);
+}
+
+int model_fetch(struct model *m, const bool *want, struct err *err)
+{
+	struct io_want *w = mem_alloc(m->tensor_count, sizeof(*w), err);
+	uint32_t n = 0;
+	int ret = -1;
+
+	if (!w)
+		return -1;
+	for (uint32_t i = 0; i < m->tensor_count; i++) {
+		const struct tensor *t = &m->tensor[i];
+
+		if (want[i] && !t->data)
+			w[n++] = (struct io_want) { m->file[t->file].src,
+				t->offset, t->size };
+	}
+	if (io_fetch(w, n, err))
+		goto out;
+	for (uint32_t i = 0; i < m->tensor_count; i++) {
+		struct tensor *t = &m->tensor[i];
+
+		if (want[i] && !t->data &&
+		    io_view(m->file[t->file].src, t->offset, t->size,
+			    &t->data, err))
+			goto out;
+	}
+	ret = 0;
+out:
+	free(w);
+	return ret;
 }
 
 const struct tensor *model_find(const struct model *m, const char *name)

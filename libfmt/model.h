@@ -21,6 +21,7 @@
 
 #include <stdbool.h>
 
+struct io_place;
 struct llama_config;
 struct src;
 
@@ -72,7 +73,19 @@ struct model {
  * Many threads may use one model. */
 int model_open(const char *path, unsigned flags, struct model **out,
 	       struct err *err);
+/* The same for a place that is open, perhaps an address: then tensors have no
+ * data, but those that model_fetch has brought.  The model closes the place,
+ * also on failure.  One thread at a time uses a model that is not local. */
+int model_open_place(struct io_place *place, unsigned flags,
+		     struct model **out, struct err *err);
 void model_close(struct model *m); /* accepts NULL */
+/* Where it lies; the model's. */
+struct io_place *model_place(const struct model *m);
+/* Are all bytes at hand? */
+bool model_is_local(const struct model *m);
+/* Fetch the data of the tensors that `want` [tensor_count] marks, where it is
+ * not at hand; ERR_UNSUP when that is more than io_fetch brings. */
+int model_fetch(struct model *m, const bool *want, struct err *err);
 
 /* By full name, or NULL.  Logarithmic. */
 const struct tensor *model_find(const struct model *m, const char *name);

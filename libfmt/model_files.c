@@ -2,8 +2,10 @@
 
 #include "base/err.h"
 #include "base/io.h"
+#include "base/io_place.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "container/tensor_file.h"
 #include "model.h"
 
 #include <stdio.h>
@@ -25,7 +27,7 @@ static const struct family families[] = {
 
 /* A directory's names, and the weight files among them. */
 struct listing {
-	const char *dir;
+	struct io_place *pl;
 	char **all;        /* one block, sorted */
 	uint32_t all_count;
 	const char **pick; /* [all_count] borrowed from all */
@@ -141,25 +143,18 @@ out:
 }
 
 /* Some old files are the bare map without "weight_map". */
-static int read_index(const char *dir, struct model_files *f, struct err *err)
+static int read_index(struct io_place *pl, struct model_files *f,
+		      struct err *err)
 {
-	char *path = io_join(dir, f->index_name, err);
-	int ret = -1;
-
-	if (!path || json_read_file(path, &f->index, err))
-		goto out;
+	if (io_place_json(pl, f->index_name, &f->index, err))
+		return -1;
 	f->map = json_find(f->index, "weight_map");
 	if (!f->map)
 		f->map = f->index;
-	if (!json_is_object(f->map)) {
-		f->map = NULL;
-		err_set(err, ERR_INPUT, "%s: no weight_map", f->index_name);
-		goto out;
-	}
-	ret = 0;
-out:
-	free(path);
-	return ret;
+	if (json_is_object(f->map))
+		return 0;
+	f->map = NULL;
+	return err_set(err, ERR_INPUT, "%s: no weight_map", f->index_name);
 }
 
 static void drop_index(struct model_files *f)
@@ -208,7 +203,7 @@ static int take_single(const struct listing *l, const char *single,
 		return -1;
 	if (!f->index_name)
 		return 0;
-	stale = read_index(l->dir, f, &ignored);
+	stale = read_index(l->pl, f, &ignored);
 	for (const struct cJSON *e = json_first(f->map); e; e = json_next(e))
 		if (!json_text(e) || strcmp(json_text(e), single))
 			stale = 1;
@@ -222,22 +217,14 @@ static int take_single(const struct listing *l, const char *single,
 static int take_indexed(const struct listing *l, struct model_files *f,
 			struct err *err)
 {
-	if (read_index(l->dir, f, err))
+	if (read_index(l->pl, f, err))
 		return -1;
 	if (take_mapped(f, err))
 		return err_ctx(err, "%s", f->index_name);
-	for (uint32_t i = 0; i < f->count; i++) {
-		char *path = io_join(l->dir, f->name[i], err);
-		int there;
-
-		if (!path)
-			return -1;
-		there = io_is_file(path);
-		free(path);
-		if (!there)
+	for (uint32_t i = 0; i < f->count; i++)
+		if (!io_place_has(l->pl, f->name[i]))
 			return err_set(err, ERR_INPUT, "%s: missing, but %s "
 				       "names it", f->name[i], f->index_name);
-	}
 	return 0;
 }
 
@@ -383,14 +370,52 @@ static int take_family(struct listing *l, const struct family *k,
 	return take_picked(l, base, f, err) ? -1 : 1;
 }
 
-int model_files_find(const char *dir, const char *base,
+/* Names that a server without a list of files is asked for: what is usual, and
+ * what the quantization config leads to (AutoGPTQ's names). */
+static int probe_names(struct io_place *pl, const struct config_quant *q,
+		       const char *base, struct err *err)
+{
+	static const char *const ends[] = { ".safetensors", ".bin", ".pt" };
+	char text[6][160];
+	const char *name[8] = { "model.safetensors", "pytorch_model.bin" };
+	uint32_t n = 2;
+
+	for (size_t i = 0; i < 3 && base && strlen(base) < 128; i++) {
+		snprintf(text[n - 2], sizeof(*text), "%s%s", base, ends[i]);
+		name[n] = text[n - 2];
+		n++;
+	}
+	for (size_t i = 0; i < 3 && q->bits; i++) {
+		snprintf(text[n - 2], sizeof(*text), "gptq_model-%ubit-%dg%s",
+			 q->bits, q->group_size, ends[i]);
+		name[n] = text[n - 2];
+		n++;
+	}
+	return io_place_probe(pl, name, n, err);
+}
+
+static int take_file(const char *name, struct model_files *out,
+		     struct err *err)
+{
+	if (!take_one(out, name, err))
+		return 0;
+	model_files_release(out);
+	return -1;
+}
+
+int model_files_find(struct io_place *pl, const struct config_quant *quant,
 		     struct model_files *out, struct err *err)
 {
-	struct listing l = { .dir = dir };
+	const char *base = json_text(json_find(quant->tree,
+					       "model_file_base_name"));
+	struct listing l = { .pl = pl };
 	int took = 0;
 
 	memset(out, 0, sizeof(*out));
-	if (io_list(dir, &l.all, &l.all_count, err))
+	if (io_place_file(pl))
+		return take_file(io_place_file(pl), out, err);
+	if (probe_names(pl, quant, base, err) ||
+	    io_place_list(pl, &l.all, &l.all_count, err))
 		return -1;
 	l.pick = mem_alloc(l.all_count, sizeof(*l.pick), err);
 	if (!l.pick)
@@ -406,7 +431,41 @@ int model_files_find(const char *dir, const char *base,
 		err_set(err, ERR_INPUT, "no weights found (no *.safetensors, "
 			"no *.bin, *.pt, *.gguf)");
 	model_files_release(out);
-	return err_ctx(err, "%s", dir);
+	return err_ctx(err, "%s", io_place_dir(pl));
+}
+
+/* Headers of files on a server, side by side, before they are read one after
+ * another. */
+static int fetch_headers(struct src *const *src, uint32_t count,
+			 struct err *err)
+{
+	struct io_want *want = mem_alloc(count, sizeof(*want), err);
+	int ret = -1;
+
+	if (!want)
+		return -1;
+	for (uint32_t i = 0; i < count; i++) {
+		want[i].src = src[i];
+		if (tensor_file_reach(src[i], &want[i].len, err))
+			goto out;
+	}
+	ret = io_fetch(want, count, err);
+out:
+	free(want);
+	return ret;
+}
+
+int model_files_open(struct io_place *pl, const struct model_files *f,
+		     struct src **out, struct err *err)
+{
+	if (io_place_files(pl, (const char *const *)f->name, f->count, out,
+			   err))
+		return -1;
+	if (io_place_is_local(pl) || !fetch_headers(out, f->count, err))
+		return 0;
+	for (uint32_t i = 0; i < f->count; i++)
+		io_close(out[i]);
+	return -1;
 }
 
 void model_files_release(struct model_files *f)

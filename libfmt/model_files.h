@@ -7,8 +7,10 @@
 #include <stdint.h>
 
 struct cJSON;
+struct config_quant;
 struct err;
-struct tensor;
+struct io_place;
+struct src;
 
 #define MODEL_INDEX "model.safetensors.index.json"
 
@@ -21,10 +23,14 @@ struct model_files {
 	const struct cJSON *map; /* tensor -> file, or NULL */
 };
 
-/* `base` is the config's model_file_base_name or NULL; it decides where
- * several files could be meant. */
-int model_files_find(const char *dir, const char *base,
+/* The one file that the place is, or what the directory holds; the config's
+ * model_file_base_name decides where several files could be meant. */
+int model_files_find(struct io_place *pl, const struct config_quant *quant,
 		     struct model_files *out, struct err *err);
+/* Open all of them, with their headers when they are on a server.  On failure
+ * none is open. */
+int model_files_open(struct io_place *pl, const struct model_files *f,
+		     struct src **out, struct err *err);
 void model_files_release(struct model_files *f);
 
 #endif

@@ -5,6 +5,7 @@
  * What is wrong is found by survey and doctor, below. */
 #include "inspect.h"
 
+#include "../libfmt/base/io_place.h"
 #include "../libfmt/base/json.h"
 #include "../libfmt/base/mem.h"
 #include "applets.h"
@@ -60,13 +61,6 @@ static const struct opt options[] = {
 		"configs, tensors, weights; exit 1 on a difference" },
 	{ .kind = OPT_END }
 };
-
-/* What the contract lets this applet take beside paths. */
-static int is_address(const char *path)
-{
-	return !strncmp(path, "hf:", 3) || !strncmp(path, "http://", 7) ||
-	       !strncmp(path, "https://", 8);
-}
 
 /* ---- --match ---- */
 
@@ -200,6 +194,15 @@ static int gather_stats(struct inspect *r, uint32_t threads, struct err *err)
 
 /* ---- the applet ---- */
 
+static int open_model(struct inspect *r, const char *path, struct err *err)
+{
+	struct io_place *place;
+
+	if (io_place_open(path, &r->ui->progress, &place, err))
+		return -1;
+	return model_open_place(place, MODEL_LENIENT, &r->model, err);
+}
+
 /* Everything that any of the printers may need.  Headers only (and g_idx and
  * qzeros, which are small), so this is quick for any size of model. */
 static int gather(struct inspect *r, const struct call *c, struct err *err)
@@ -208,7 +211,7 @@ static int gather(struct inspect *r, const struct call *c, struct err *err)
 	const struct cJSON *config;
 	struct err why;
 
-	if (model_open(c->model, MODEL_LENIENT, &r->model, err) ||
+	if (open_model(r, c->model, err) ||
 	    survey_model(r->model, &r->survey, err) ||
 	    doctor_examine(r->model, &r->survey, &r->doctor, err))
 		return -1;
@@ -219,9 +222,11 @@ static int gather(struct inspect *r, const struct call *c, struct err *err)
 	/* an architecture that we do not run can still be looked at */
 	r->cfg_known = config &&
 		       !llama_config_read(config, NULL, &r->cfg, &why);
-	if (a->hash && hash_tensors(r, err))
-		return -1;
-	if (narrow(r, a->match, err))
+	if (narrow(r, a->match, err) ||
+	    inspect_fetch(r, &(struct inspect_need) { .tensor = a->tensor,
+		.stats = a->stats, .whole = a->hash ? "--hash" :
+		a->diff ? "--diff" : NULL }, err) ||
+	    (a->hash && hash_tensors(r, err)))
 		return -1;
 	if (a->diff && (inspect_diff_gather(r, a->diff, c->threads, err) ||
 			narrow_diff(r, a->match, err)))
@@ -272,13 +277,6 @@ static int inspect_run(const struct call *c, struct err *err)
 			       "with nothing else on standard output");
 	if (a->head && !a->tensor)
 		return err_set(err, ERR_USAGE, "--head goes with --tensor");
-	if (a->diff && is_address(a->diff))
-		return err_set(err, ERR_UNSUP, "%s: comparing over the network "
-			       LATER "; fetch the folder", a->diff);
-	if (is_address(c->model))
-		return err_set(err, ERR_UNSUP, "%s: reading over the network "
-			       LATER "; fetch the folder and inspect it",
-			       c->model);
 	if (gather(&r, c, err) || show(&r, a, err))
 		goto out;
 	/* without --doctor, looking at a sick checkpoint succeeds */

@@ -42,6 +42,17 @@ struct inspect {
 	struct inspect_one *one; /* --tensor, or NULL */
 };
 
+/* What needs bytes of the weights. */
+struct inspect_need {
+	const char *tensor; /* of --tensor; or NULL */
+	const char *whole;  /* the option that needs all of them; or NULL */
+	bool stats;
+};
+/* Fetch them, when the model is on a server; ERR_UNSUP when they are too
+ * many. */
+int inspect_fetch(struct inspect *r, const struct inspect_need *need,
+		  struct err *err);
+
 /* The default screen. */
 void inspect_screen(const struct inspect *r);
 int inspect_tensors(const struct inspect *r, struct err *err);

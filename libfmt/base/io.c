@@ -4,7 +4,7 @@
  * processes share them.  A file that another program cuts while it is mapped
  * ends this one (SIGBUS); nothing short of copying it could prevent that.
  * Texts are small and may be compressed, so they are read. */
-#include "io.h"
+#include "io_src.h"
 
 #include "err.h"
 #include "mem.h"
@@ -23,13 +23,6 @@
 #define CHUNK ((size_t)256 * 1024) /* bytes read at a time */
 
 /* ---- mapped files ---- */
-
-struct src {
-	int fd;
-	char *path;
-	void *map; /* NULL for an empty file */
-	uint64_t size;
-};
 
 /* The kind and size of s->fd, and its bytes. */
 static int map_fd(struct src *s, struct err *err)
@@ -92,8 +85,11 @@ void io_close(struct src *s)
 		return;
 	if (s->map)
 		munmap(s->map, (size_t)s->size);
-	close(s->fd);
+	if (s->fd >= 0)
+		close(s->fd);
 	free(s->path);
+	free(s->url);
+	free(s->have);
 	free(s);
 }
 
@@ -112,6 +108,11 @@ int io_fd(const struct src *s)
 	return s->fd;
 }
 
+bool io_is_local(const struct src *s)
+{
+	return !s->server;
+}
+
 int io_view(struct src *s, uint64_t off, uint64_t len, const void **out,
 	    struct err *err)
 {
@@ -122,6 +123,9 @@ int io_view(struct src *s, uint64_t off, uint64_t len, const void **out,
 			       (unsigned long long)len,
 			       (unsigned long long)off,
 			       (unsigned long long)s->size);
+	if (s->server &&
+	    io_fetch(&(struct io_want) { s, off, len }, 1, err))
+		return -1;
 	/* an empty file has no map; its only view is empty */
 	*out = s->map ? (const char *)s->map + off : "";
 	return 0;

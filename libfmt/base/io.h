@@ -1,12 +1,15 @@
 /* io.h - bytes in and bytes out.
  *
- * In: a struct src is a read-only file, mapped.  Text files (configs,
+ * In: a struct src is a read-only file, mapped, or a file on a server of which
+ * parts are fetched when they are looked at.  Text files (configs,
  * tokenizers, calibration) are read whole, decompressed by their first bytes.
  * Out: everything goes to a temporary sibling that is renamed over the final
  * name at the end, so a path with the final name is always complete; whatever
  * was not committed is removed.
  *
- * Files: io.c reads, io_out.c writes and copies, io_stage.c stages.
+ * Files: io.c reads, io_remote.c fetches, io_out.c writes and copies,
+ * io_stage.c stages.  Where names come from, a directory or an address, is
+ * io_place.h.
  *
  * Not here: what the bytes mean (container/, layout/). */
 #ifndef LIBFMT_BASE_IO_H
@@ -21,7 +24,7 @@ struct src;
 struct io_stage;
 
 /* Open and map a regular file.  Directories, devices and vanished files are
- * ERR_INPUT.  Many threads may read one src. */
+ * ERR_INPUT.  Many threads may read one src, but one thread a remote one. */
 int io_open(const char *path, struct src **out, struct err *err);
 void io_close(struct src *s); /* accepts NULL */
 uint64_t io_size(const struct src *s);
@@ -29,10 +32,24 @@ const char *io_path(const struct src *s);
 /* The descriptor, for copies inside the kernel; it stays the src's. */
 int io_fd(const struct src *s);
 
+/* Are all its bytes at hand?  Not those of a file on a server. */
+bool io_is_local(const struct src *s);
+
 /* A view of len bytes at off, valid until io_close; ERR_INPUT when the file
- * is shorter. */
+ * is shorter.  What is not at hand is fetched, up to IO_REMOTE_MIB in all;
+ * beyond that it is ERR_UNSUP. */
 int io_view(struct src *s, uint64_t off, uint64_t len, const void **out,
 	    struct err *err);
+
+/* Fetch what several views will want side by side, so that they need not wait
+ * one after another.  Nothing to do for local files.  The ranges lie inside
+ * their files, and those of one file apart from each other. */
+#define IO_REMOTE_MIB 64u
+struct io_want {
+	struct src *src;
+	uint64_t off, len;
+};
+int io_fetch(const struct io_want *want, uint32_t n, struct err *err);
 
 /* Read a whole file, at most `limit` bytes after decompression; "-" is
  * standard input.  gzip and zstd are recognised by their magic.  *data gets a

@@ -48,7 +48,10 @@ struct st_file {
  * safetensors.  A file that was cut short still does: st_open says what is
  * missing. */
 int st_sniff(const void *head, size_t n, uint64_t file_size);
-/* Tensors point into src and live as long as it does.  Many threads may read
+/* Bytes of the length and the header, of 8 bytes that st_sniff likes. */
+uint64_t st_reach(const void *head);
+/* Tensors point into src and live as long as it does; those of a file that is
+ * not at hand (io_is_local) have no data.  Many threads may read
  * one file.  On failure *out is zeroed. */
 int st_open(struct src *s, unsigned flags, struct st_file *out,
 	    struct err *err);

@@ -33,6 +33,11 @@ int st_sniff(const void *head, size_t n, uint64_t file_size)
 	return len >= 2 && len <= ST_HEADER_MAX && p[8] == '{';
 }
 
+uint64_t st_reach(const void *head)
+{
+	return 8 + half_le64(head);
+}
+
 /* ---- one entry of the header ---- */
 
 /* [d0, d1, ...] into dim, with the strides of C order. */
@@ -304,7 +309,7 @@ static int open_file(struct src *s, unsigned flags, struct st_file *out,
 	struct cJSON *top = NULL;
 	const char *text = NULL;
 	uint64_t len = 0;
-	const void *p;
+	const void *p = NULL;
 	int ret = -1;
 
 	if (find_header(s, &text, &len, err))
@@ -320,10 +325,13 @@ static int open_file(struct src *s, unsigned flags, struct st_file *out,
 	out->data_begin = 8 + len;
 	if (check_layout(out, io_size(s) - out->data_begin, flags, err))
 		goto out;
-	if (io_view(s, out->data_begin, io_size(s) - out->data_begin, &p, err))
+	if (io_is_local(s) && io_view(s, out->data_begin, io_size(s) -
+				      out->data_begin, &p, err))
 		goto out;
 	for (uint32_t i = 0; i < out->count; i++) {
-		out->tensor[i].data = (const char *)p + out->tensor[i].offset;
+		if (p)
+			out->tensor[i].data = (const char *)p +
+					      out->tensor[i].offset;
 		out->tensor[i].offset += out->data_begin;
 	}
 	if (!json_find(out->meta, "format"))

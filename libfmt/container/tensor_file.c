@@ -252,6 +252,19 @@ int tensor_file_open(struct src *s, unsigned flags, struct tensor_file *out,
 	return 0;
 }
 
+int tensor_file_reach(struct src *s, uint64_t *bytes, struct err *err)
+{
+	uint64_t size = io_size(s), n = size < HEAD ? size : HEAD;
+	const void *p;
+
+	if (io_view(s, 0, n, &p, err))
+		return -1;
+	*bytes = st_sniff(p, (size_t)n, size) ? st_reach(p) : 0;
+	if (*bytes > size)
+		*bytes = size;
+	return 0;
+}
+
 void tensor_file_close(struct tensor_file *f)
 {
 	if (f->close)

@@ -28,6 +28,9 @@ struct tensor_file {
  * st_flags.  On failure *out is zeroed and err begins with the path. */
 int tensor_file_open(struct src *s, unsigned flags, struct tensor_file *out,
 		     struct err *err);
+/* How many bytes from the front tensor_file_open is going to want, as far as
+ * the first few tell; 0: they do not. */
+int tensor_file_reach(struct src *s, uint64_t *bytes, struct err *err);
 void tensor_file_close(struct tensor_file *f); /* accepts a zeroed struct */
 
 #endif

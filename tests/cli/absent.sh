@@ -9,8 +9,6 @@ refused gptq-quantize "$T" -o q --calib x --max-device-memory 4G
 refused gptq-quantize "$T" -o q --calib x --method gptaq
 refused gptq-quantize "$T" -o q --calib x --method hqq
 refused gptq-inspect "$Q" --kernels
-refused gptq-inspect hf:owner/name
-refused gptq-inspect https://example.org/model.safetensors
 refused gptq-repack "$Q" -o r --to gguf | sed 's/;.* are/; OTHERS are/'
 refused gptq-repack "$Q" -o r --act-order sort
 refused gptq-repack "$Q" -o r --act-order drop
