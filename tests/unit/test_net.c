@@ -88,7 +88,8 @@ static void bad_addresses(void **state)
 		"hf:a/b@", "hf:/b", "hf:a/", "hf:../b", "hf:a/.b", "hf:a b/c",
 		"hf:a/b?x", "hf:a/b@%2e", "http://", "http:///x",
 		"http://me@h/x", "http://me:pw@h/x", "http://h:0/",
-		"http://h:/", "http://h:65536/", "http://h:1x/", "http://h\\@g/",
+		"http://h:/", "http://h:65536/", "http://h:1x/",
+		"http://h\\@g/",
 		"http://h /x", "http://h/a b", "http://h/#x", "http://[::1/",
 		"http://h/%00.bin", "http://h/a%2Fb.bin", "http://h/\xc3\xa4" };
 	static char longer[4096];
