@@ -82,23 +82,36 @@ static char *quote(char *to, const char *s, size_t n)
 	return to;
 }
 
-/* The folder a remedy writes: beside the model, and named after it. */
-static char *output_of(const struct model *m, struct err *err)
+/* What a remedy reads: the model, or the copy of it that was fetched before,
+ * by the name that it will have. */
+static char *input_of(const struct model *m, struct err *err)
+{
+	const char *path = m->path, *slash = strrchr(path, '/');
+
+	if (model_is_local(m))
+		return mem_text(path, strlen(path), err);
+	path = slash ? slash + 1 : path;
+	return mem_text(path, strcspn(path, "@"), err);
+}
+
+/* The folder it writes: beside that, and named after it. */
+static char *output_of(const struct model *m, const char *path,
+		       struct err *err)
 {
 	static const char end[] = "-fixed";
-	size_t n = strlen(m->path);
-	const char *slash = strrchr(m->path, '/');
-	const char *dot = strrchr(m->path, '.');
+	size_t n = strlen(path);
+	const char *slash = strrchr(path, '/');
+	const char *dot = strrchr(path, '.');
 	char *out;
 
-	if (!m->is_dir && dot && dot > (slash ? slash + 1 : m->path))
-		n = (size_t)(dot - m->path);
+	if (!m->is_dir && dot && dot > (slash ? slash + 1 : path))
+		n = (size_t)(dot - path);
 	/* "." and ".." have no name to begin with */
-	if (n && m->path[n - 1] == '.')
+	if (n && path[n - 1] == '.')
 		return mem_text("fixed", 5, err);
 	out = mem_alloc(n + sizeof(end), 1, err);
 	if (out) {
-		memcpy(out, m->path, n);
+		memcpy(out, path, n);
 		memcpy(out + n, end, sizeof(end));
 	}
 	return out;
@@ -108,13 +121,14 @@ static char *output_of(const struct model *m, struct err *err)
 static char *fix_of(const struct model *m, const struct doctor_row *r,
 		    const struct doctor_finding *f, struct err *err)
 {
-	char *out = output_of(m, err), *text = NULL, *at;
-	const char *path = m->path;
+	char *path = NULL, *out = NULL, *text = NULL, *at;
 
-	if (!r->fix || f->hopeless || !out) {
-		free(out);
-		return out ? mem_text("", 0, err) : NULL;
-	}
+	if (!r->fix || f->hopeless)
+		return mem_text("", 0, err);
+	path = input_of(m, err);
+	out = path ? output_of(m, path, err) : NULL;
+	if (!out)
+		goto out;
 	text = mem_alloc(4 * (strlen(path) + strlen(out)) + strlen(r->fix) +
 				 64, 1, err);
 	if (text) {
@@ -127,6 +141,8 @@ static char *fix_of(const struct model *m, const struct doctor_row *r,
 		if (f->number)
 			sprintf(at, " %u", f->number);
 	}
+out:
+	free(path);
 	free(out);
 	return text;
 }

@@ -1,4 +1,4 @@
-#include "model.h"
+#include "model_impl.h"
 
 #include "base/err.h"
 #include "base/io.h"
@@ -8,25 +8,12 @@
 #include "base/net_addr.h"
 #include "container/st.h"
 #include "container/tensor_file.h"
-#include "llama.h"
 #include "model_files.h"
 #include "model_rules.h"
 #include "model_tidy.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* What callers do not see. */
-struct priv {
-	struct io_place *place;
-	struct tensor_file *opened; /* [file_count]; owns the tensors' names */
-	struct model_rules *rules;
-	struct cJSON *generation;   /* generation_config.json, or NULL */
-	char *names;                /* of the modules */
-	char *renamed;              /* names that MODEL_TIDY made */
-	bool is_llama;
-	struct llama_config llama;
-};
 
 /* ---- paths and configs ---- */
 
@@ -37,7 +24,7 @@ static const char *const small_files[] = { "config.json",
 
 static int set_paths(struct model *m, struct err *err)
 {
-	const struct priv *p = m->priv;
+	const struct model_priv *p = m->priv;
 	const char *path = io_place_path(p->place);
 	const char *dir = io_place_dir(p->place);
 
@@ -51,7 +38,7 @@ static int set_paths(struct model *m, struct err *err)
 static int read_optional(const struct model *m, const char *name,
 			 struct cJSON **out, struct err *err)
 {
-	const struct priv *p = m->priv;
+	const struct model_priv *p = m->priv;
 
 	if (io_place_json(p->place, name, out, err))
 		return -1;
@@ -63,7 +50,7 @@ static int read_optional(const struct model *m, const char *name,
 
 static int read_configs(struct model *m, struct err *err)
 {
-	struct priv *p = m->priv;
+	struct model_priv *p = m->priv;
 	struct err ignored;
 
 	if (io_place_gather(p->place, small_files, sizeof(small_files) /
@@ -83,19 +70,12 @@ static int read_configs(struct model *m, struct err *err)
 	return 0;
 }
 
-const struct llama_config *model_llama(const struct model *m)
-{
-	const struct priv *p = m->priv;
-
-	return p->is_llama ? &p->llama : NULL;
-}
-
 /* ---- weight files ---- */
 
 static int open_file(struct model *m, uint32_t i, const char *name,
 		     unsigned flags, struct err *err)
 {
-	struct priv *p = m->priv;
+	struct model_priv *p = m->priv;
 	struct model_file *f = &m->file[i];
 
 	f->name = mem_text(name, strlen(name), err);
@@ -113,7 +93,7 @@ static int open_file(struct model *m, uint32_t i, const char *name,
 static int open_files(struct model *m, const struct model_files *files,
 		      unsigned flags, struct err *err)
 {
-	struct priv *p = m->priv;
+	struct model_priv *p = m->priv;
 	struct src **src = mem_alloc(files->count, sizeof(*src), err);
 	int ret = -1;
 
@@ -136,44 +116,15 @@ out:
 
 /* ---- the table of tensors and the modules in it ---- */
 
-/* "a.b.weight": the prefix is "a.b", the suffix "weight".  Sorting by prefix
- * first keeps the tensors of a module together, which plain text order does
- * not ("a.b.weight", "a.b0", "a.b.x"). */
-static size_t prefix_length(const char *name)
-{
-	const char *dot = strrchr(name, '.');
-
-	return dot ? (size_t)(dot - name) : 0;
-}
-
-static int compare_names(const char *a, const char *b)
-{
-	size_t na = prefix_length(a), nb = prefix_length(b);
-	int c = memcmp(a, b, na < nb ? na : nb);
-
-	if (c)
-		return c;
-	if (na != nb)
-		return na < nb ? -1 : 1;
-	/* equal prefixes: from here on it is the suffix that differs */
-	return strcmp(a + na, b + nb);
-}
-
-static int by_name(const void *a, const void *b)
-{
-	return compare_names(((const struct tensor *)a)->name,
-			     ((const struct tensor *)b)->name);
-}
-
 static void sort_tensors(struct model *m)
 {
 	if (m->tensor_count)
-		qsort(m->tensor, m->tensor_count, sizeof(*m->tensor), by_name);
+		qsort(m->tensor, m->tensor_count, sizeof(*m->tensor), model_by_name);
 }
 
 static int gather(struct model *m, struct err *err)
 {
-	struct priv *p = m->priv;
+	struct model_priv *p = m->priv;
 	uint64_t total = 0, at = 0;
 
 	for (uint32_t i = 0; i < m->file_count; i++)
@@ -205,12 +156,12 @@ static int gather(struct model *m, struct err *err)
 static uint32_t run_end(const struct model *m, uint32_t i)
 {
 	const char *name = m->tensor[i].name;
-	size_t n = prefix_length(name);
+	size_t n = model_prefix(name);
 
 	do
 		i++;
 	while (i < m->tensor_count &&
-	       prefix_length(m->tensor[i].name) == n &&
+	       model_prefix(m->tensor[i].name) == n &&
 	       !memcmp(m->tensor[i].name, name, n));
 	return i;
 }
@@ -218,12 +169,12 @@ static uint32_t run_end(const struct model *m, uint32_t i)
 /* One module per prefix; tensors without one belong to none. */
 static int cut_modules(struct model *m, struct err *err)
 {
-	struct priv *p = m->priv;
+	struct model_priv *p = m->priv;
 	size_t text = 0, count = 0;
 	char *at;
 
 	for (uint32_t i = 0; i < m->tensor_count; i = run_end(m, i)) {
-		text += prefix_length(m->tensor[i].name) + 1;
+		text += model_prefix(m->tensor[i].name) + 1;
 		count++;
 	}
 	m->module = mem_alloc(count, sizeof(*m->module), err);
@@ -233,7 +184,7 @@ static int cut_modules(struct model *m, struct err *err)
 	at = p->names;
 	for (uint32_t i = 0; i < m->tensor_count;) {
 		uint32_t end = run_end(m, i);
-		size_t n = prefix_length(m->tensor[i].name);
+		size_t n = model_prefix(m->tensor[i].name);
 
 		if (n) {
 			struct qf_module *mod = &m->module[m->module_count++];
@@ -283,7 +234,7 @@ static int check_index(struct model *m, const struct model_files *files,
 
 static int make_tidy(struct model *m, struct err *err)
 {
-	struct priv *p = m->priv;
+	struct model_priv *p = m->priv;
 
 	if (model_tidy_apply(m, &p->renamed, err))
 		return -1;
@@ -293,7 +244,7 @@ static int make_tidy(struct model *m, struct err *err)
 
 static int load_tensors(struct model *m, unsigned flags, struct err *err)
 {
-	struct priv *p = m->priv;
+	struct model_priv *p = m->priv;
 	struct model_files files;
 	int ret = -1;
 
@@ -348,7 +299,7 @@ static uint32_t contradictions(const struct model *m)
 static int settle(struct model *m, struct err *err)
 {
 	struct config_quant first = m->quant, second;
-	struct priv *p = m->priv;
+	struct model_priv *p = m->priv;
 	uint32_t n = contradictions(m);
 
 	if (!n)
@@ -380,7 +331,7 @@ static bool has_quantized(const struct model *m)
 
 static int apply_configs(struct model *m, struct err *err)
 {
-	struct priv *p = m->priv;
+	struct model_priv *p = m->priv;
 
 	if (model_rules_new(m->quant.dynamic, &p->rules, err))
 		return err_ctx(err, "%s", m->dir);
@@ -410,7 +361,7 @@ int model_open_place(struct io_place *place, unsigned flags,
 		     struct model **out, struct err *err)
 {
 	struct model *m;
-	struct priv *p;
+	struct model_priv *p;
 	int ret = -1;
 
 	*out = NULL;
@@ -439,7 +390,7 @@ out:
 /* Gives the place back, which the files are closed before. */
 static struct io_place *release_priv(struct model *m)
 {
-	struct priv *p = m->priv;
+	struct model_priv *p = m->priv;
 	struct io_place *place = p ? p->place : NULL;
 
 	if (!p)
@@ -453,16 +404,6 @@ static struct io_place *release_priv(struct model *m)
 	free(p->renamed);
 	free(p);
 	return place;
-}
-
-struct io_place *model_place(const struct model *m)
-{
-	return ((const struct priv *)m->priv)->place;
-}
-
-bool model_is_local(const struct model *m)
-{
-	return io_place_is_local(model_place(m));
 }
 
 void model_close(struct model *m)
@@ -485,119 +426,4 @@ void model_close(struct model *m)
 	free(m->path);
 	free(m->dir);
 	free(m);
-}
-
-int model_fetch(struct model *m, const bool *want, struct err *err)
-{
-	struct io_want *w = mem_alloc(m->tensor_count, sizeof(*w), err);
-	uint32_t n = 0;
-	int ret = -1;
-
-	if (!w)
-		return -1;
-	for (uint32_t i = 0; i < m->tensor_count; i++) {
-		const struct tensor *t = &m->tensor[i];
-
-		if (want[i] && !t->data)
-			w[n++] = (struct io_want) { m->file[t->file].src,
-				t->offset, t->size };
-	}
-	if (io_fetch(w, n, err))
-		goto out;
-	for (uint32_t i = 0; i < m->tensor_count; i++) {
-		struct tensor *t = &m->tensor[i];
-
-		if (want[i] && !t->data &&
-		    io_view(m->file[t->file].src, t->offset, t->size,
-			    &t->data, err))
-			goto out;
-	}
-	ret = 0;
-out:
-	free(w);
-	return ret;
-}
-
-const struct tensor *model_find(const struct model *m, const char *name)
-{
-	const struct tensor key = { .name = name };
-
-	if (!m->tensor_count)
-		return NULL;
-	return bsearch(&key, m->tensor, m->tensor_count, sizeof(*m->tensor),
-		       by_name);
-}
-
-static int by_module(const void *name, const void *module)
-{
-	const struct qf_module *b = module;
-	const char *a = name;
-	size_t na = strlen(a), nb = strlen(b->name);
-	int c = memcmp(a, b->name, na < nb ? na : nb);
-
-	return c ? c : na < nb ? -1 : na > nb;
-}
-
-const struct qf_module *model_module(const struct model *m, const char *name)
-{
-	if (!m->module_count)
-		return NULL;
-	return bsearch(name, m->module, m->module_count, sizeof(*m->module),
-		       by_module);
-}
-
-int model_need(const struct model *m, const char *name,
-	       const struct tensor **out, struct err *err)
-{
-	*out = model_find(m, name);
-	return *out ? 0 : err_set(err, ERR_INPUT, "%s: missing", name);
-}
-
-const char *model_file_of(const struct model *m, const struct tensor *t)
-{
-	return t->file < m->file_count ? m->file[t->file].name : "";
-}
-
-static void hint_shape(const struct llama_config *c, const char *module,
-		       struct qf_hint *out)
-{
-	enum llama_linear which;
-	uint32_t layer;
-
-	if (!strcmp(module, LLAMA_HEAD)) {
-		out->in = c->hidden;
-		out->out = c->vocab;
-	} else if (!llama_linear_parse(module, &layer, &which) &&
-		   layer < c->layers) {
-		llama_linear_shape(c, which, &out->in, &out->out);
-	}
-}
-
-int model_hint(const struct model *m, const char *module, struct qf_hint *out,
-	       bool *skip, struct err *err)
-{
-	const struct priv *p = m->priv;
-	const struct config_quant *q = &m->quant;
-
-	*skip = false;
-	memset(out, 0, sizeof(*out));
-	out->bits = (uint8_t)q->bits;
-	out->group_size = q->group_size;
-	out->desc_act = q->desc_act;
-	out->sym = q->sym;
-	out->format = q->format;
-	out->by_gptqmodel = q->by_gptqmodel;
-	out->swap3 = q->swap3;
-	if (p->is_llama)
-		hint_shape(&p->llama, module, out);
-	return model_rules_apply(p->rules, module, out, skip, err);
-}
-
-uint64_t model_bytes(const struct model *m)
-{
-	uint64_t sum = 0;
-
-	for (uint32_t i = 0; i < m->tensor_count; i++)
-		sum += m->tensor[i].size;
-	return sum;
 }

@@ -6,7 +6,9 @@ export no_proxy='*' HOME="$PWD" HF_HUB_DOWNLOAD_TIMEOUT=1
 unset HF_TOKEN HF_TOKEN_PATH HF_HOME HF_ENDPOINT XDG_CACHE_HOME
 
 mkdir root root/org root/gated root/private
-ln -s "$T" root/org/tiny
+mkdir root/org/tiny
+ln -s "$T/config.json" "$T/generation_config.json" "$T/model.safetensors" \
+	root/org/tiny
 ln -s "$Q" root/org/q
 ln -s "$T" root/gated/tiny
 ln -s "$T" root/private/tiny
@@ -29,7 +31,8 @@ echo "-- the same as local"
 same() { # LOCAL ADDRESS OPTIONS...
 	path=$1 address=$2
 	shift 2
-	gptq-inspect "$path" "$@" | sed "s|$path|PATH|" >a
+	gptq-inspect "$path" "$@" | sed "s|$path|PATH|" |
+		sed "s|PATH -o $path-|${path##*/} -o ${path##*/}-|" >a
 	gptq-inspect "$address" "$@" >b.raw
 	address=${address%%\?*}
 	sed "s|${address%/}|PATH|" b.raw >b

@@ -1,0 +1,173 @@
+/* model_find.c - questions to an open model: tensors, modules, what the configs
+ * say of one. */
+#include "model_impl.h"
+
+#include "base/err.h"
+#include "base/io.h"
+#include "base/io_place.h"
+#include "base/mem.h"
+#include "model_rules.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* "a.b.weight": the prefix is "a.b", the suffix "weight".  Sorting by prefix
+ * first keeps the tensors of a module together, which plain text order does
+ * not ("a.b.weight", "a.b0", "a.b.x"). */
+size_t model_prefix(const char *name)
+{
+	const char *dot = strrchr(name, '.');
+
+	return dot ? (size_t)(dot - name) : 0;
+}
+
+static int compare_names(const char *a, const char *b)
+{
+	size_t na = model_prefix(a), nb = model_prefix(b);
+	int c = memcmp(a, b, na < nb ? na : nb);
+
+	if (c)
+		return c;
+	if (na != nb)
+		return na < nb ? -1 : 1;
+	/* equal prefixes: from here on it is the suffix that differs */
+	return strcmp(a + na, b + nb);
+}
+
+int model_by_name(const void *a, const void *b)
+{
+	return compare_names(((const struct tensor *)a)->name,
+			     ((const struct tensor *)b)->name);
+}
+
+struct io_place *model_place(const struct model *m)
+{
+	return ((const struct model_priv *)m->priv)->place;
+}
+
+bool model_is_local(const struct model *m)
+{
+	return io_place_is_local(model_place(m));
+}
+
+const struct llama_config *model_llama(const struct model *m)
+{
+	const struct model_priv *p = m->priv;
+
+	return p->is_llama ? &p->llama : NULL;
+}
+
+int model_fetch(struct model *m, const bool *want, struct err *err)
+{
+	struct io_want *w = mem_alloc(m->tensor_count, sizeof(*w), err);
+	uint32_t n = 0;
+	int ret = -1;
+
+	if (!w)
+		return -1;
+	for (uint32_t i = 0; i < m->tensor_count; i++) {
+		const struct tensor *t = &m->tensor[i];
+
+		if (want[i] && !t->data)
+			w[n++] = (struct io_want) { m->file[t->file].src,
+				t->offset, t->size };
+	}
+	if (io_fetch(w, n, err))
+		goto out;
+	for (uint32_t i = 0; i < m->tensor_count; i++) {
+		struct tensor *t = &m->tensor[i];
+
+		if (want[i] && !t->data &&
+		    io_view(m->file[t->file].src, t->offset, t->size,
+			    &t->data, err))
+			goto out;
+	}
+	ret = 0;
+out:
+	free(w);
+	return ret;
+}
+
+const struct tensor *model_find(const struct model *m, const char *name)
+{
+	const struct tensor key = { .name = name };
+
+	if (!m->tensor_count)
+		return NULL;
+	return bsearch(&key, m->tensor, m->tensor_count, sizeof(*m->tensor),
+		       model_by_name);
+}
+
+static int by_module(const void *name, const void *module)
+{
+	const struct qf_module *b = module;
+	const char *a = name;
+	size_t na = strlen(a), nb = strlen(b->name);
+	int c = memcmp(a, b->name, na < nb ? na : nb);
+
+	return c ? c : na < nb ? -1 : na > nb;
+}
+
+const struct qf_module *model_module(const struct model *m, const char *name)
+{
+	if (!m->module_count)
+		return NULL;
+	return bsearch(name, m->module, m->module_count, sizeof(*m->module),
+		       by_module);
+}
+
+int model_need(const struct model *m, const char *name,
+	       const struct tensor **out, struct err *err)
+{
+	*out = model_find(m, name);
+	return *out ? 0 : err_set(err, ERR_INPUT, "%s: missing", name);
+}
+
+const char *model_file_of(const struct model *m, const struct tensor *t)
+{
+	return t->file < m->file_count ? m->file[t->file].name : "";
+}
+
+static void hint_shape(const struct llama_config *c, const char *module,
+		       struct qf_hint *out)
+{
+	enum llama_linear which;
+	uint32_t layer;
+
+	if (!strcmp(module, LLAMA_HEAD)) {
+		out->in = c->hidden;
+		out->out = c->vocab;
+	} else if (!llama_linear_parse(module, &layer, &which) &&
+		   layer < c->layers) {
+		llama_linear_shape(c, which, &out->in, &out->out);
+	}
+}
+
+int model_hint(const struct model *m, const char *module, struct qf_hint *out,
+	       bool *skip, struct err *err)
+{
+	const struct model_priv *p = m->priv;
+	const struct config_quant *q = &m->quant;
+
+	*skip = false;
+	memset(out, 0, sizeof(*out));
+	out->bits = (uint8_t)q->bits;
+	out->group_size = q->group_size;
+	out->desc_act = q->desc_act;
+	out->sym = q->sym;
+	out->format = q->format;
+	out->by_gptqmodel = q->by_gptqmodel;
+	out->swap3 = q->swap3;
+	if (p->is_llama)
+		hint_shape(&p->llama, module, out);
+	return model_rules_apply(p->rules, module, out, skip, err);
+}
+
+uint64_t model_bytes(const struct model *m)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < m->tensor_count; i++)
+		sum += m->tensor[i].size;
+	return sum;
+}
