@@ -119,7 +119,8 @@ out:
 static void sort_tensors(struct model *m)
 {
 	if (m->tensor_count)
-		qsort(m->tensor, m->tensor_count, sizeof(*m->tensor), model_by_name);
+		qsort(m->tensor, m->tensor_count, sizeof(*m->tensor),
+		      model_by_name);
 }
 
 static int gather(struct model *m, struct err *err)
