@@ -202,8 +202,8 @@ int be_select(const char *device, uint32_t threads, const char *kernel,
 	      const struct be_api **api, struct be **be, char why[256],
 	      struct err *err);
 
-/* The i-th of the CPU's kernels (be_open.kernel) that this machine runs, the
- * best first; NULL behind the last. */
+/* The i-th of the CPU's kernels (be_open.kernel), the best first, whether or
+ * not this machine runs it; NULL behind the last. */
 const char *be_cpu_kernel(uint32_t i);
 
 /* 1 when name is a device string be_select takes. */

@@ -19,7 +19,7 @@
 
 struct args {
 	bool tensors, layers, files, stats, doctor, kernels, hash, print_path;
-	bool raw;
+	bool raw, config;
 	const char *match, *tensor, *diff;
 	int64_t head;
 };
@@ -54,8 +54,10 @@ static const struct opt options[] = {
 	{ AT_FLAG(raw), .name = "raw",
 	  .help = "only the bytes of --tensor, for a pipe" },
 	{ AT_FLAG(kernels), .name = "kernels",
-	  .help = "which kernels can run it here",
-	  .absent = LATER "; gptq-run -v names the kernel that is used" },
+	  .help = "which kernels can run each linear here, which one would, "
+		"and why not a faster one" },
+	{ AT_FLAG(config), .name = "config",
+	  .help = "the quantization config, normalised, as JSON" },
 	{ AT_TEXT(diff), .name = "diff", .arg = "MODEL",
 	  .help = "what differs in another checkpoint, whatever its layout: "
 		"configs, tensors, weights; exit 1 on a difference" },
@@ -231,6 +233,8 @@ static int gather(struct inspect *r, const struct call *c, struct err *err)
 	if (a->diff && (inspect_diff_gather(r, a->diff, c->threads, err) ||
 			narrow_diff(r, a->match, err)))
 		return -1;
+	if (a->kernels && inspect_kernels_gather(r, c, err))
+		return -1;
 	if (a->tensor && inspect_one_gather(r, &(struct inspect_ask) {
 		.name = a->tensor, .head = a->head, .raw = a->raw,
 		.threads = c->threads }, err))
@@ -246,12 +250,15 @@ static int show(const struct inspect *r, const struct args *a, struct err *err)
 	if (r->ui->json)
 		return inspect_json(r, err);
 	if (!a->tensors && !a->layers && !a->files && !a->doctor &&
-	    !a->hash && !a->stats && !a->tensor && !a->diff)
+	    !a->hash && !a->stats && !a->tensor && !a->diff && !a->kernels &&
+	    !a->config)
 		inspect_screen(r);
 	if ((a->files && inspect_files(r, err)) ||
 	    (a->layers && inspect_layers(r, err)) ||
 	    (a->tensors && inspect_tensors(r, err)) ||
 	    (a->stats && inspect_stats(r, err)) ||
+	    (a->config && ui_json(r->out, inspect_config(r), err)) ||
+	    (a->kernels && inspect_kernels_show(r, err)) ||
 	    (a->tensor && inspect_one_show(r, err)) ||
 	    (a->diff && inspect_diff_show(r, err)))
 		return -1;
@@ -288,6 +295,7 @@ out:
 	if (r.stats)
 		stats_release(r.stats);
 	free(r.stats);
+	inspect_kernels_free(r.kernels);
 	inspect_diff_free(r.diff);
 	inspect_one_free(r.one);
 	free(r.hash);

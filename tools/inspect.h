@@ -9,6 +9,7 @@
 #include "../libfmt/llama.h"
 #include "../libfmt/model.h"
 #include "../libfmt/stats.h"
+#include "applets.h"
 #include "ui.h"
 
 #include <stdbool.h>
@@ -20,6 +21,7 @@ struct inspect_diff {
 	struct diff diff;
 	bool *show;          /* [diff.tensors]: --match lets it through */
 };
+struct inspect_kernels; /* of --kernels; inspect_kernels.c */
 struct inspect_one; /* of --tensor; inspect_tensor.c */
 
 struct inspect {
@@ -39,6 +41,7 @@ struct inspect {
 	char model_hash[HASH_HEX];
 	struct stats *stats;    /* --stats, or NULL */
 	struct inspect_diff *diff; /* --diff, or NULL */
+	struct inspect_kernels *kernels; /* --kernels, or NULL */
 	struct inspect_one *one; /* --tensor, or NULL */
 };
 
@@ -74,6 +77,18 @@ int inspect_diff_gather(struct inspect *r, const char *other, uint32_t threads,
 void inspect_diff_free(struct inspect_diff *d); /* accepts NULL */
 int inspect_diff_show(const struct inspect *r, struct err *err);
 void inspect_diff_json(struct cJSON *top, const struct inspect *r);
+
+/* ---- --kernels, --config (inspect_kernels.c, inspect_config.c) ---- */
+
+/* By trying: each kind of linear is prepared for every kernel. */
+int inspect_kernels_gather(struct inspect *r, const struct call *c,
+			   struct err *err);
+void inspect_kernels_free(struct inspect_kernels *k); /* accepts NULL */
+int inspect_kernels_show(const struct inspect *r, struct err *err);
+void inspect_kernels_json(struct cJSON *top, const struct inspect *r);
+/* The quantization config with one spelling of every key; JSON null where
+ * nothing is quantized. */
+struct cJSON *inspect_config(const struct inspect *r);
 
 /* ---- --tensor (inspect_tensor.c) ---- */
 

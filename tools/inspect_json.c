@@ -186,6 +186,9 @@ int inspect_json(const struct inspect *r, struct err *err)
 	add_layers(o, r);
 	add_tensors(o, r);
 	add_problems(o, r);
+	cJSON_AddItemToObject(o, "config", inspect_config(r));
+	if (r->kernels)
+		inspect_kernels_json(o, r);
 	if (r->diff)
 		inspect_diff_json(o, r);
 	if (r->one)
