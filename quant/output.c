@@ -6,6 +6,7 @@
 #include "../libfmt/config.h"
 #include "../libfmt/container/st.h"
 #include "../libfmt/model.h"
+#include "journal.h"
 #include "target.h"
 
 #include <cjson/cJSON.h>
@@ -146,7 +147,7 @@ static int plan_all(struct gq_output *o, uint32_t *kept, struct err *err)
 
 	for (uint32_t i = 0; i < m->tensor_count && !ret; i++) {
 		const struct tensor *t = &m->tensor[i];
-		const struct gq_target *to = gq_targets_find(ts, t->name);
+		const struct gq_target *to = gq_targets_tensor(ts, t->name);
 
 		kept[i] = KEPT;
 		if (to && to == head && is_untied(o))
@@ -180,71 +181,6 @@ static int copy_kept(struct gq_output *o, const uint32_t *kept,
 			return -1;
 	}
 	return 0;
-}
-
-int gq_output_open(struct gq_output *o, const struct gq_job *job,
-		   const struct gq_targets *targets, struct err *err)
-{
-	uint32_t *kept = NULL;
-	int ret = -1;
-
-	memset(o, 0, sizeof(*o));
-	o->job = job;
-	o->targets = targets;
-	if (check_weights(o, err))
-		return -1;
-	o->part = mem_alloc(targets->count, sizeof(*o->part), err);
-	kept = mem_alloc(job->model->tensor_count, sizeof(*kept), err);
-	if (!o->part || !kept)
-		goto out;
-	if (st_writer_new(&o->writer, err) || plan_all(o, kept, err))
-		goto out;
-	if (st_writer_create(o->writer, job->out, job->shard_size, err))
-		goto out;
-	if (copy_kept(o, kept, err))
-		goto out;
-	ret = 0;
-out:
-	free(kept);
-	if (ret)
-		gq_output_release(o);
-	return ret;
-}
-
-void gq_output_release(struct gq_output *o)
-{
-	st_writer_free(o->writer);
-	free(o->part);
-	memset(o, 0, sizeof(*o));
-}
-
-int gq_output_layer(struct gq_output *o, uint32_t place, const struct ql *ql,
-		    struct err *err)
-{
-	uint32_t id = o->part[place];
-	const struct qfmt *format = o->job->format;
-	void *part[QF_PARTS] = { NULL };
-	struct qf_plan plan = { 0 };
-	int ret = -1;
-
-	if (format->plan(&ql->spec, &plan, err))
-		goto out;
-	for (uint32_t i = 0; i < plan.count; i++) {
-		part[i] = mem_alloc(plan.part[i].bytes, 1, err);
-		if (!part[i])
-			goto out;
-	}
-	if (format->write(ql, part, err))
-		goto out;
-	for (uint32_t i = 0; i < plan.count; i++)
-		if (st_writer_pour(o->writer, id + i, 0, part[i],
-				   plan.part[i].bytes, err))
-			goto out;
-	ret = 0;
-out:
-	for (uint32_t i = 0; i < QF_PARTS; i++)
-		free(part[i]);
-	return ret;
 }
 
 /* config.json's tree with the head and the embeddings told apart. */
@@ -299,9 +235,145 @@ out:
 	return ret;
 }
 
+/* The folder begins: room for everything, and all that is known already. */
+static int lay_out(struct gq_output *o, const uint32_t *kept, struct err *err)
+{
+	struct gq_journal *journal = o->job->journal;
+
+	if (st_writer_create(o->writer, o->job->out, o->job->shard_size,
+			     err) ||
+	    write_configs(o, err) || copy_kept(o, kept, err))
+		return -1;
+	if (!journal)
+		return 0;
+	return st_writer_sync(o->writer, err) ||
+	       gq_journal_lay_out(journal, err) ? -1 : 0;
+}
+
+static int go_on(struct gq_output *o, const uint32_t *kept, struct err *err)
+{
+	if (st_writer_reopen(o->writer, o->job->out, o->job->shard_size, err))
+		return -1;
+	for (uint32_t i = 0; i < o->job->model->tensor_count; i++)
+		if (kept[i] != KEPT)
+			st_writer_assume(o->writer, kept[i]);
+	return 0;
+}
+
+int gq_output_open(struct gq_output *o, const struct gq_job *job,
+		   const struct gq_targets *targets, struct err *err)
+{
+	bool resumed = job->journal && gq_journal_laid_out(job->journal);
+	uint32_t *kept = NULL;
+	int ret = -1;
+
+	memset(o, 0, sizeof(*o));
+	o->job = job;
+	o->targets = targets;
+	if (check_weights(o, err))
+		return -1;
+	o->part = mem_alloc(targets->count, sizeof(*o->part), err);
+	kept = mem_alloc(job->model->tensor_count, sizeof(*kept), err);
+	if (!o->part || !kept)
+		goto out;
+	if (st_writer_new(&o->writer, err) || plan_all(o, kept, err))
+		goto out;
+	if (resumed ? go_on(o, kept, err) : lay_out(o, kept, err))
+		goto out;
+	ret = 0;
+out:
+	free(kept);
+	if (ret)
+		gq_output_release(o);
+	return ret;
+}
+
+void gq_output_release(struct gq_output *o)
+{
+	st_writer_free(o->writer);
+	free(o->part);
+	memset(o, 0, sizeof(*o));
+}
+
+int gq_output_layer(struct gq_output *o, uint32_t place, const struct ql *ql,
+		    char hex[HASH_HEX], struct err *err)
+{
+	const struct qfmt *format = o->job->format;
+	void *part[QF_PARTS] = { NULL };
+	struct qf_plan plan = { 0 };
+	struct hash *h = hash_new(err);
+	int ret = -1;
+
+	if (!h || format->plan(&ql->spec, &plan, err))
+		goto out;
+	for (uint32_t i = 0; i < plan.count; i++) {
+		part[i] = mem_alloc(plan.part[i].bytes, 1, err);
+		if (!part[i])
+			goto out;
+	}
+	if (format->write(ql, part, err))
+		goto out;
+	for (uint32_t i = 0; i < plan.count; i++) {
+		hash_add(h, part[i], plan.part[i].bytes);
+		if (st_writer_pour(o->writer, o->part[place] + i, 0, part[i],
+				   plan.part[i].bytes, err))
+			goto out;
+	}
+	hash_end(h, hex);
+	ret = 0;
+out:
+	for (uint32_t i = 0; i < QF_PARTS; i++)
+		free(part[i]);
+	hash_free(h);
+	return ret;
+}
+
+int gq_output_assume(struct gq_output *o, uint32_t place,
+		     const struct model *from, const char *hex,
+		     struct err *err)
+{
+	const struct gq_target *target = &o->targets->target[place];
+	char name[LLAMA_NAME + 32], found[HASH_HEX];
+	struct hash *h = NULL;
+	const struct tensor *t;
+	struct ql_spec spec;
+	struct qf_plan plan;
+	int ret = -1;
+
+	gq_spec(&target->params, target->out, target->in, &spec);
+	if (o->job->format->plan(&spec, &plan, err))
+		goto out;
+	h = hash_new(err);
+	if (!h)
+		goto out;
+	for (uint32_t i = 0; i < plan.count; i++) {
+		snprintf(name, sizeof(name), "%s.%s", target->name,
+			 plan.part[i].suffix);
+		if (model_need(from, name, &t, err))
+			goto out;
+		hash_add(h, t->data, (size_t)t->size);
+		st_writer_assume(o->writer, o->part[place] + i);
+	}
+	hash_end(h, found);
+	if (strcmp(found, hex)) {
+		err_set(err, ERR_INPUT, "%s: %s: other bytes than the journal "
+			"says; --force begins anew", from->path, target->name);
+		goto out;
+	}
+	ret = 0;
+out:
+	hash_free(h);
+	return ret;
+}
+
+int gq_output_sync(struct gq_output *o, struct err *err)
+{
+	return st_writer_sync(o->writer, err);
+}
+
 int gq_output_commit(struct gq_output *o, struct err *err)
 {
-	if (st_writer_commit(o->writer, err) || write_configs(o, err))
+	if (st_writer_commit(o->writer, err))
 		return -1;
 	return model_copy_extras(o->job->model, o->job->out, err);
 }

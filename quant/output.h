@@ -7,6 +7,7 @@
 #ifndef QUANT_OUTPUT_H
 #define QUANT_OUTPUT_H
 
+#include "../libfmt/base/hash.h"
 #include "walk.h"
 
 struct gq_targets;
@@ -25,13 +26,21 @@ struct gq_output {
 	uint32_t *part;  /* [targets]: first tensor's id */
 };
 
-/* Plan, create the files and copy the tensors that stay. */
+/* Plan, create the files, write the configs and copy the tensors that stay; or,
+ * where the job's journal says that this was done, go on with what is there. */
 int gq_output_open(struct gq_output *o, const struct gq_job *job,
 		   const struct gq_targets *targets, struct err *err);
-/* Pour the place-th target; any order. */
+/* Pour the place-th target; any order.  The hash of its bytes goes to hex. */
 int gq_output_layer(struct gq_output *o, uint32_t place, const struct ql *ql,
-		    struct err *err);
-/* Finish the weights, write the configs, copy the tokenizer files. */
+		    char hex[HASH_HEX], struct err *err);
+/* An earlier run poured this target: `from` is the folder as it left it.
+ * ERR_INPUT when its bytes do not hash to hex. */
+int gq_output_assume(struct gq_output *o, uint32_t place,
+		     const struct model *from, const char *hex,
+		     struct err *err);
+/* What was poured so far survives a crash from here on. */
+int gq_output_sync(struct gq_output *o, struct err *err);
+/* Finish the weights, copy the tokenizer files. */
 int gq_output_commit(struct gq_output *o, struct err *err);
 void gq_output_release(struct gq_output *o);
 

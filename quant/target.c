@@ -136,22 +136,29 @@ void gq_targets_release(struct gq_targets *t)
 }
 
 const struct gq_target *gq_targets_find(const struct gq_targets *t,
-					const char *tensor)
+					const char *module)
 {
-	static const char tail[] = ".weight";
-	size_t n = strlen(tensor), m = sizeof(tail) - 1;
 	uint32_t layer, linears = t->count - t->head;
 	enum llama_linear which;
-	char module[LLAMA_NAME];
 
-	if (n <= m || n - m >= sizeof(module) || strcmp(tensor + n - m, tail))
-		return NULL;
-	memcpy(module, tensor, n - m);
-	module[n - m] = '\0';
 	if (!llama_linear_parse(module, &layer, &which))
 		return layer < linears / LLAMA_LINEARS ?
 			&t->target[layer * LLAMA_LINEARS + (uint32_t)which] :
 			NULL;
 	return t->head && !strcmp(module, LLAMA_HEAD) ? &t->target[linears] :
 							NULL;
+}
+
+const struct gq_target *gq_targets_tensor(const struct gq_targets *t,
+					  const char *tensor)
+{
+	static const char tail[] = ".weight";
+	size_t n = strlen(tensor), m = sizeof(tail) - 1;
+	char module[LLAMA_NAME];
+
+	if (n <= m || n - m >= sizeof(module) || strcmp(tensor + n - m, tail))
+		return NULL;
+	memcpy(module, tensor, n - m);
+	module[n - m] = '\0';
+	return gq_targets_find(t, module);
 }

@@ -40,8 +40,11 @@ void gq_targets_release(struct gq_targets *t); /* accepts a zeroed struct */
 /* The config's field, from targets that are decided (dynamic.c). */
 int gq_dynamic_make(struct gq_targets *ts, const struct gq_job *job,
 		    struct err *err);
-/* The target whose weight the tensor NAME.weight is; NULL: none. */
+/* The target of this module name; NULL: none. */
 const struct gq_target *gq_targets_find(const struct gq_targets *t,
-					const char *tensor);
+					const char *module);
+/* The target whose weight the tensor NAME.weight is; NULL: none. */
+const struct gq_target *gq_targets_tensor(const struct gq_targets *t,
+					  const char *tensor);
 
 #endif

@@ -7,6 +7,9 @@
  * becomes the next block's input.  Quantized layers are poured into the output
  * as they are made.
  *
+ * Resuming: blocks that are done are run, as they stand in the unfinished
+ * folder, to make the activations of the first one that is not.
+ *
  * Memory: the activations of all windows, f32 [samples * seqlen][hidden] and
  * once more as wide as the widest slot but the first; one block; one Hessian
  * (four without true-sequential); what one linear takes while it is solved. */
@@ -20,6 +23,7 @@
 
 #include <stdbool.h>
 
+struct gq_journal;
 struct gq_rules;
 struct model;
 struct progress;
@@ -46,16 +50,19 @@ struct gq_job {
 	bool true_sequential;
 	uint64_t shard_size;
 	const char *out;              /* the staged directory */
+	struct gq_journal *journal;   /* bound to this job; or NULL: an
+					 interrupted walk cannot go on */
 	const struct progress *progress;
 	/* Called after each linear; may be NULL. */
 	void (*done)(void *ctx, const struct gq_layer_report *r);
 	void *ctx;
 };
 
-/* Writes the whole folder: shards, index, config.json, quantize_config.json,
- * tokenizer and generation files.  ERR_UNSUP when the model is quantized
- * already or the format cannot hold a layer; ERR_CHECK, naming the layer, when
- * activations are not finite or a Hessian cannot be factored. */
+/* Writes the whole folder, from the first block on that the journal does not
+ * have: shards, index, config.json, quantize_config.json, tokenizer and
+ * generation files.  ERR_UNSUP when the model is quantized already or the
+ * format cannot hold a layer; ERR_CHECK, naming the layer, when activations are
+ * not finite or a Hessian cannot be factored. */
 int gq_walk(const struct gq_job *job, struct err *err);
 
 #endif

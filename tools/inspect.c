@@ -145,38 +145,11 @@ out:
 	return ret;
 }
 
-/* ---- --hash ---- */
-
-/* The model's hash covers name, type, shape and bytes of every tensor, in the
- * order of the names. */
-static int hash_tensors(struct inspect *r, struct err *err)
+static int hash_model(struct inspect *r, struct err *err)
 {
-	const struct model *m = r->model;
-	struct hash *all = hash_new(err);
-	char line[256], shape[96];
-	int n, ret = -1;
-
-	r->hash = mem_alloc(m->tensor_count, sizeof(*r->hash), err);
-	if (!all || !r->hash)
-		goto out;
-	for (uint32_t i = 0; i < m->tensor_count; i++) {
-		const struct tensor *t = &m->tensor[i];
-
-		hash_bytes(t->data, (size_t)t->size, r->hash[i]);
-		n = snprintf(line, sizeof(line), "\t%s\t%s\t%s\n",
-			     tensor_dtype_name(t->type),
-			     tensor_shape_text(t, shape), r->hash[i]);
-		hash_add(all, t->name, strlen(t->name));
-		hash_add(all, line, (size_t)n);
-		if (prog_step(&r->ui->progress, "hash", i + 1,
-			      m->tensor_count, err))
-			goto out;
-	}
-	hash_end(all, r->model_hash);
-	ret = 0;
-out:
-	hash_free(all);
-	return ret;
+	r->hash = mem_alloc(r->model->tensor_count, sizeof(*r->hash), err);
+	return r->hash ? model_hash(r->model, &r->ui->progress, r->hash,
+				    r->model_hash, err) : -1;
 }
 
 /* ---- --stats ---- */
@@ -228,7 +201,7 @@ static int gather(struct inspect *r, const struct call *c, struct err *err)
 	    inspect_fetch(r, &(struct inspect_need) { .tensor = a->tensor,
 		.stats = a->stats, .whole = a->hash ? "--hash" :
 		a->diff ? "--diff" : NULL }, err) ||
-	    (a->hash && hash_tensors(r, err)))
+	    (a->hash && hash_model(r, err)))
 		return -1;
 	if (a->diff && (inspect_diff_gather(r, a->diff, c->threads, err) ||
 			narrow_diff(r, a->match, err)))

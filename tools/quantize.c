@@ -10,6 +10,7 @@
 #include "../libfmt/base/json.h"
 #include "../libfmt/base/mem.h"
 #include "../libfmt/model.h"
+#include "../quant/identity.h"
 #include "../runtime/tok.h"
 
 #include <cjson/cJSON.h>
@@ -28,7 +29,9 @@ static const struct opt options[] = {
 	{ AT_TEXT(output), .letter = 'o', .name = "output", .arg = "DIR",
 	  .help = "the folder to write (required)" },
 	{ AT_FLAG(force), .letter = 'f', .name = "force",
-	  .help = "replace DIR when it is there" },
+	  .help = "replace DIR, and discard an unfinished job" },
+	{ AT_FLAG(resume), .name = "resume",
+	  .help = "go on with an unfinished job" },
 	{ AT_CHOICE(format), .name = "format", .arg = "FORMAT",
 	  .help = "layout written", .def = "gptq",
 	  .names = "gptq|gptq_v2|marlin" },
@@ -105,9 +108,6 @@ static const struct opt options[] = {
 	{ AT_FLAG(plan), .name = "plan",
 	  .help = "say what would be done, write nothing",
 	  .absent = LATER "; gptq-inspect shows the sizes of MODEL" },
-	{ AT_FLAG(resume), .name = "resume",
-	  .help = "continue an interrupted job",
-	  .absent = LATER "; an interrupted job starts again" },
 	{ .kind = OPT_END }
 };
 
@@ -242,12 +242,51 @@ static void note_targets(const struct quantize *j)
 
 static int walk(struct quantize *j, struct err *err)
 {
+	uint32_t done;
+
 	note_targets(j);
 	j->job.api = j->dev.api;
 	j->job.be = j->dev.be;
 	j->job.calib = j->method->needs_hessian ? &j->calib : NULL;
 	j->job.out = io_stage_path(j->stage);
+	j->job.journal = j->journal;
+	if (gq_identity(&j->job, &j->identity, err) ||
+	    gq_journal_bind(j->journal, j->identity, err))
+		return -1;
+	done = gq_journal_blocks(j->journal);
+	if (done)
+		ui_note(j->call->ui, "going on behind %u of %u blocks", done,
+			j->cfg.layers + j->targets.head);
+	else if (j->args->resume)
+		ui_note(j->call->ui, "nothing to go on with: from the start");
 	return gq_walk(&j->job, err);
+}
+
+/* An unfinished job that is worth something stays, and says so. */
+static void leave_journal(struct quantize *j, bool failed)
+{
+	uint32_t done = j->journal ? gq_journal_blocks(j->journal) : 0;
+
+	if (failed && done)
+		ui_hint(j->call->ui, "%u of %u blocks are done: the same "
+			"command with --resume goes on", done,
+			j->cfg.layers + j->targets.head);
+	gq_journal_close(j->journal);
+}
+
+/* Where to write: refused before anything else. */
+static int open_output(struct quantize *j, struct err *err)
+{
+	const struct quantize_args *a = j->args;
+	enum gq_journal_how how = a->resume ? GQ_JOURNAL_RESUME :
+				  a->force ? GQ_JOURNAL_DISCARD :
+					     GQ_JOURNAL_NEW;
+
+	if (io_stage_check(a->output, true, a->force, err) ||
+	    gq_journal_open(a->output, how, &j->journal, err))
+		return -1;
+	return io_stage_open_at(a->output, a->force,
+				gq_journal_out(j->journal), &j->stage, err);
 }
 
 /* Read the folder back before it gets its name. */
@@ -277,6 +316,7 @@ static int finish(struct quantize *j, struct err *err)
 		return -1;
 	if (io_stage_commit(j->stage, err))
 		return -1;
+	gq_journal_finish(j->journal);
 	ui_done(j->call->ui);
 	quantize_summary(j);
 	if (j->call->ui->json)
@@ -294,8 +334,7 @@ static int quantize_run(const struct call *c, struct err *err)
 		goto out;
 	/* the cheap refusals first: an output that exists, a log that cannot
 	 * be written */
-	if (io_stage_open(j.args->output, true, j.args->force, &j.stage,
-			  err) ||
+	if (open_output(&j, err) ||
 	    quantize_log_open(&j, err) || open_model(&j, err) ||
 	    describe_job(&j, err) || load_calibration(&j, err) ||
 	    call_device(c, NULL, &j.dev, err) ||
@@ -306,6 +345,8 @@ out:
 	if (j.log)
 		fclose(j.log);
 	io_stage_close(j.stage);
+	leave_journal(&j, ret != 0);
+	json_free(j.identity);
 	gq_calib_release(&j.calib);
 	tok_close(j.tok);
 	call_device_close(&j.dev);

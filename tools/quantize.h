@@ -6,6 +6,7 @@
 #include "call.h"
 
 #include "../libfmt/survey.h"
+#include "../quant/journal.h"
 #include "../quant/target.h"
 #include "../quant/walk.h"
 
@@ -39,7 +40,9 @@ struct quantize {
 	struct tok *tok;
 	struct calib calib;
 	struct rt_dev dev;
-	struct io_stage *stage;
+	struct gq_journal *journal;
+	struct io_stage *stage;     /* the journal's out/, until renamed */
+	struct cJSON *identity;
 	FILE *log;
 	uint32_t seqlen;
 	/* what is reported */

@@ -131,6 +131,18 @@ int io_view(struct src *s, uint64_t off, uint64_t len, const void **out,
 	return 0;
 }
 
+void io_forget(struct src *s, uint64_t off, uint64_t len)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t begin = ((size_t)off + page - 1) / page * page;
+	size_t end = (size_t)(off + len) / page * page;
+
+	/* a mapped file's pages come back from the file when they are read */
+	if (s->map && s->fd >= 0 && off <= s->size && len <= s->size - off &&
+	    begin < end)
+		madvise((char *)s->map + begin, end - begin, MADV_DONTNEED);
+}
+
 /* ---- whole files ---- */
 
 /* What a file decompresses to, growing; never past limit. */

@@ -51,6 +51,10 @@ struct io_want {
 };
 int io_fetch(const struct io_want *want, uint32_t n, struct err *err);
 
+/* These bytes will not be read soon: the pages no longer count as this
+ * process's memory (they may stay in the system's cache). */
+void io_forget(struct src *s, uint64_t off, uint64_t len);
+
 /* Read a whole file, at most `limit` bytes after decompression; "-" is
  * standard input.  gzip and zstd are recognised by their magic.  *data gets a
  * NUL behind the last byte (not counted in *len) and is the caller's to free.
@@ -76,6 +80,14 @@ int io_list(const char *dir, char ***names, uint32_t *count, struct err *err);
  * sibling is ".NAME.tmp-XXXXXX" in the same directory, which must exist. */
 int io_stage_open(const char *final, bool is_dir, bool force,
 		  struct io_stage **out, struct err *err);
+/* Would io_stage_open be refused?  Touches nothing. */
+int io_stage_check(const char *final, bool is_dir, bool force,
+		   struct err *err);
+/* The same for work that outlives a run: the temporary directory is `tmp`, on
+ * the same file system, made when it is not there; io_stage_close leaves what
+ * is in it. */
+int io_stage_open_at(const char *final, bool force, const char *tmp,
+		     struct io_stage **out, struct err *err);
 /* Where to write: the path of the temporary directory or file. */
 const char *io_stage_path(const struct io_stage *st);
 /* Sync everything below, then rename.  With force an old directory changes
@@ -86,6 +98,9 @@ int io_stage_commit(struct io_stage *st, struct err *err);
 /* Remove the temporary when it was not committed (never following a symbolic
  * link out of it), and free.  Accepts NULL. */
 void io_stage_close(struct io_stage *st);
+
+/* Remove a directory and all in it, never following a symbolic link. */
+int io_remove_tree(const char *path, struct err *err);
 
 /* All n bytes at offset off of an open file; any thread. */
 int io_pwrite(int fd, const void *data, uint64_t n, uint64_t off,

@@ -33,6 +33,7 @@ struct io_stage {
 	char *dir;   /* the directory of final */
 	char *tmp;
 	bool is_dir, force, done;
+	bool keep; /* tmp is the caller's to remove */
 };
 
 /* ---- trees: below `fd`, never through a symbolic link ---- */
@@ -149,7 +150,7 @@ static int look_at(struct visit *v, int fd, const char *name, bool is_dir)
 }
 
 /* A link is removed itself, whatever it leads to. */
-static int remove_tree(const char *path, struct err *err)
+int io_remove_tree(const char *path, struct err *err)
 {
 	struct visit v = { remove_one, DEPTH_MAX, err };
 	struct stat sb;
@@ -346,6 +347,50 @@ out:
 	return ret ? err_ctx(err, "%s", final) : 0;
 }
 
+int io_stage_check(const char *final, bool is_dir, bool force, struct err *err)
+{
+	struct io_stage *st = mem_alloc(1, sizeof(*st), err);
+	int ret = -1;
+
+	if (!st)
+		goto out;
+	st->is_dir = is_dir;
+	st->force = force;
+	if (split(st, final, err) || check_old(st, err))
+		goto out;
+	ret = 0;
+out:
+	io_stage_close(st);
+	return ret ? err_ctx(err, "%s", final) : 0;
+}
+
+int io_stage_open_at(const char *final, bool force, const char *tmp,
+		     struct io_stage **out, struct err *err)
+{
+	struct io_stage *st;
+	int ret = -1;
+
+	*out = NULL;
+	st = mem_alloc(1, sizeof(*st), err);
+	if (!st)
+		goto out;
+	st->is_dir = st->keep = true;
+	st->force = force;
+	st->tmp = mem_text(tmp, strlen(tmp), err);
+	if (!st->tmp || split(st, final, err) || check_old(st, err))
+		goto out;
+	if (mkdir(tmp, 0777) && errno != EEXIST) {
+		err_errno(err, ERR_OUTPUT, "cannot create %s", tmp);
+		goto out;
+	}
+	*out = st;
+	ret = 0;
+out:
+	if (ret)
+		io_stage_close(st);
+	return ret ? err_ctx(err, "%s", final) : 0;
+}
+
 const char *io_stage_path(const struct io_stage *st)
 {
 	return st->tmp;
@@ -419,7 +464,7 @@ static int put_in_place(struct io_stage *st, struct err *err)
 			return -1;
 		/* the new output is complete: what cannot be removed of the
 		 * old one stays under its temporary name */
-		remove_tree(old, &ignored);
+		io_remove_tree(old, &ignored);
 		free(old);
 		return 0;
 	}
@@ -458,8 +503,8 @@ void io_stage_close(struct io_stage *st)
 
 	if (!st)
 		return;
-	if (st->tmp && !st->done)
-		remove_tree(st->tmp, &ignored);
+	if (st->tmp && !st->done && !st->keep)
+		io_remove_tree(st->tmp, &ignored);
 	free(st->tmp);
 	free(st->dir);
 	free(st->final);

@@ -81,6 +81,14 @@ int st_writer_create(struct st_writer *w, const char *dir,
 /* The same into one file of any name (no index). */
 int st_writer_create_file(struct st_writer *w, const char *path,
 			  struct err *err);
+/* Go on with the files that an earlier st_writer_create of the same plan left
+ * in `dir`.  ERR_INPUT when one is not as planned. */
+int st_writer_reopen(struct st_writer *w, const char *dir,
+		     uint64_t shard_size, struct err *err);
+/* After a reopen: tensor `id` was poured whole by the earlier run. */
+void st_writer_assume(struct st_writer *w, uint32_t id);
+/* What was poured so far survives a crash from here on. */
+int st_writer_sync(struct st_writer *w, struct err *err);
 /* n bytes of tensor `id` at byte `off` of it.  Any order, any thread; no byte
  * twice (the number of bytes is counted, not which ones). */
 int st_writer_pour(struct st_writer *w, uint32_t id, uint64_t off,

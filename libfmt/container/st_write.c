@@ -268,6 +268,77 @@ int st_writer_create_file(struct st_writer *w, const char *path,
 	return create_files(w, path, err);
 }
 
+/* ---- going on ---- */
+
+/* The same size, and the same header in front. */
+static int check_shard(const struct st_shard *s, struct err *err)
+{
+	struct src *src = NULL;
+	const char *head;
+	const void *p;
+	int ret = -1;
+
+	if (io_open(s->path, &src, err))
+		return -1;
+	if (io_size(src) != file_size(s)) {
+		err_set(err, ERR_INPUT, "%llu bytes, expected %llu",
+			(unsigned long long)io_size(src),
+			(unsigned long long)file_size(s));
+		goto out;
+	}
+	if (io_view(src, 0, 8 + s->header_len, &p, err))
+		goto out;
+	head = p;
+	if (half_le64(head) != s->header_len ||
+	    memcmp(head + 8, s->header, (size_t)s->header_len)) {
+		err_set(err, ERR_INPUT, "another header than was planned");
+		goto out;
+	}
+	ret = 0;
+out:
+	io_close(src);
+	return ret ? err_ctx(err, "%s", s->path) : 0;
+}
+
+int st_writer_reopen(struct st_writer *w, const char *dir,
+		     uint64_t shard_size, struct err *err)
+{
+	if (plan_files(w, shard_size, err))
+		return -1;
+	w->dir = mem_text(dir, strlen(dir), err);
+	if (!w->dir || name_shards(w, err))
+		return -1;
+	for (size_t i = 0; i < w->shards; i++) {
+		struct st_shard *s = &w->shard[i];
+
+		if (check_shard(s, err))
+			return -1;
+		s->fd = open(s->path, O_RDWR | O_CLOEXEC);
+		if (s->fd < 0) {
+			err_errno(err, ERR_OUTPUT, "cannot open");
+			return err_ctx(err, "%s", s->path);
+		}
+		free(s->header);
+		s->header = NULL;
+	}
+	return 0;
+}
+
+void st_writer_assume(struct st_writer *w, uint32_t id)
+{
+	atomic_store(&w->plan[id].poured, w->plan[id].size);
+}
+
+int st_writer_sync(struct st_writer *w, struct err *err)
+{
+	for (size_t i = 0; i < w->shards; i++)
+		if (fsync(w->shard[i].fd)) {
+			err_errno(err, ERR_OUTPUT, "cannot sync");
+			return err_ctx(err, "%s", w->shard[i].path);
+		}
+	return 0;
+}
+
 /* ---- pouring ---- */
 
 /* May these bytes be written?  The count goes up before the write, so that of

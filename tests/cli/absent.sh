@@ -3,7 +3,6 @@
 refused gptq-quantize "$T" -o q --calib x --mse
 refused gptq-quantize "$T" -o q --calib x --act-group-aware
 refused gptq-quantize "$T" -o q --calib x --plan
-refused gptq-quantize "$T" -o q --calib x --resume
 refused gptq-quantize "$T" -o q --calib x --max-memory 4G
 refused gptq-quantize "$T" -o q --calib x --max-device-memory 4G
 refused gptq-quantize "$T" -o q --calib x --method gptaq

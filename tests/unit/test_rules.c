@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,12 +56,11 @@ static void done(struct gq_job *j, struct gq_targets *t)
 static const struct gq_target *at(const struct gq_targets *t, const char *name)
 {
 	char tensor[LLAMA_NAME + 8];
-	const struct gq_target *found;
+	const struct gq_target *found = gq_targets_find(t, name);
 
-	strcpy(tensor, name);
-	strcat(tensor, ".weight");
-	found = gq_targets_find(t, tensor);
 	assert_non_null(found);
+	snprintf(tensor, sizeof(tensor), "%s.weight", name);
+	assert_ptr_equal(gq_targets_tensor(t, tensor), found);
 	assert_string_equal(found->name, name);
 	return found;
 }
@@ -130,8 +130,9 @@ static void test_first_rule_holds(void **state)
 	assert_true(at(&t, "model.layers.11.self_attn.o_proj")->skip);
 	assert_false(at(&t, "model.layers.2.self_attn.o_proj")->skip);
 	assert_int_equal(t.quantized, 12 * LLAMA_LINEARS - 3);
-	assert_null(gq_targets_find(&t, "model.layers.12.mlp.up_proj.weight"));
-	assert_null(gq_targets_find(&t, "lm_head.weight"));
+	assert_null(gq_targets_find(&t, "model.layers.12.mlp.up_proj"));
+	assert_null(gq_targets_find(&t, "lm_head"));
+	assert_null(gq_targets_tensor(&t, "model.layers.1.mlp.up_proj.bias"));
 	/* rules that skip come first */
 	assert_memory_equal(json_key(json_first(t.dynamic)), "-:", 2);
 	assert_int_equal(json_count(t.dynamic), 3);
