@@ -290,14 +290,30 @@ static void fill_from(struct config_quant *q, const struct config_quant *more)
 	q->group_zero |= more->group_zero;
 }
 
+/* Its usual place in config.json, an older name, and that of models whose
+ * text part has a config of its own. */
+static const struct cJSON *find_inner(const struct cJSON *config)
+{
+	static const char *const place[] = { "quantization_config",
+		"compression_config", "text_config.quantization_config" };
+
+	for (size_t i = 0; i < sizeof(place) / sizeof(*place); i++) {
+		const struct cJSON *j = json_path(config, place[i]);
+
+		if (j && !json_is_null(j))
+			return j;
+	}
+	return NULL;
+}
+
 int config_quant_read(const struct cJSON *config, const struct cJSON *quantize,
 		      struct config_quant *out, struct err *err)
 {
-	const struct cJSON *inner = json_find(config, "quantization_config");
+	const struct cJSON *inner = find_inner(config);
 	struct config_quant more;
 
 	blank(out);
-	if (inner && !json_is_null(inner)) {
+	if (inner) {
 		if (read_home(inner, out, err))
 			return err_ctx(err, "config.json: quantization_config");
 		out->source = CONFIG_MODEL;
@@ -520,7 +536,10 @@ static int write_model_config(const char *dir, const struct cJSON *config,
 		cJSON_DeleteItemFromObjectCaseSensitive(o, key);
 	else if (set_item(o, key, cJSON_Duplicate(quant, 1), err))
 		goto out;
+	/* its other places: one config is enough */
 	cJSON_DeleteItemFromObjectCaseSensitive(o, "compression_config");
+	cJSON_DeleteItemFromObjectCaseSensitive(
+		cJSON_GetObjectItemCaseSensitive(o, "text_config"), key);
 	if (apply_edit(o, edit, err))
 		goto out;
 	if (write_tree(dir, "config.json", o, err))

@@ -43,6 +43,8 @@ struct config_quant {
 	bool disagree;           /* the two homes contradict each other */
 	const char *differs;     /* then: the first key that does; or NULL */
 	bool group_zero;         /* group_size 0 was said; read as not said */
+	const char *second;      /* who else said something that the configs do
+				    not: "the name", ...; NULL: nobody */
 	const struct cJSON *tree;    /* the object as it was, or NULL */
 	const struct cJSON *dynamic; /* its per-module rules, or NULL */
 };

@@ -235,6 +235,14 @@ static void test_odd(const struct doctor_patient *p,
 		doctor_test_odd(p, r, f);
 }
 
+static void test_second(const struct doctor_patient *p,
+			const struct doctor_row *r, struct doctor_finding *f)
+{
+	if (p->m->quant.source == CONFIG_INFERRED)
+		doctor_test_odd(p, r, f);
+	f->detail = p->m->quant.second;
+}
+
 /* A map that no act-order makes is its own problem (gidx-uneven), not a word
  * missing in the config. */
 static void test_desc_act(const struct doctor_patient *p,
@@ -252,7 +260,8 @@ static void test_asym(const struct doctor_patient *p,
 		      const struct doctor_row *r, struct doctor_finding *f)
 {
 	(void)r;
-	if (p->m->quant.sym != 0 || p->m->quant.dynamic || !p->s->sym)
+	if (p->m->quant.sym != 0 || p->m->quant.dynamic || !p->s->sym ||
+	    !p->m->quant.tree)
 		return;
 	for (uint32_t i = 0; i < p->s->count; i++)
 		if (doctor_is_gptq(&p->s->layer[i]))
@@ -276,7 +285,7 @@ static void test_act_plain(const struct doctor_patient *p,
 			return;
 		gptq |= doctor_is_gptq(l);
 	}
-	if (gptq && p->m->quant.desc_act == 1)
+	if (gptq && p->m->quant.tree && p->m->quant.desc_act == 1)
 		doctor_found(f, config_source_name(p->m->quant.source));
 }
 
@@ -419,6 +428,12 @@ static const struct doctor_row rows[] = {
 	  "layers", "the config's group_size is not that of the tensors",
 	  DOCTOR_BUILDERS, "size mismatch for ...qzeros: copying a param with "
 	  "shape ... from checkpoint", DOCTOR_FIX },
+	{ "config-hints", DOCTOR_WARNING, test_second,
+	  QF_ODD_BITS | QF_ODD_GROUP, "layers",
+	  "without a config, what else there is contradicts the tensors",
+	  "programs that go by names",
+	  "size mismatch for ...qzeros: copying a param with shape ... from "
+	  "checkpoint", DOCTOR_FIX },
 	{ "config-desc-act", DOCTOR_ERROR, test_desc_act, QF_ODD_ACT, "layers",
 	  "the config says desc_act false, but g_idx is scattered", "vLLM",
 	  NULL, DOCTOR_FIX },

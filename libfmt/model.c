@@ -10,6 +10,7 @@
 #include "container/tensor_file.h"
 #include "model_files.h"
 #include "model_rules.h"
+#include "model_second.h"
 #include "model_tidy.h"
 
 #include <stdlib.h>
@@ -336,6 +337,9 @@ static int apply_configs(struct model *m, struct err *err)
 
 	if (model_rules_new(m->quant.dynamic, &p->rules, err))
 		return err_ctx(err, "%s", m->dir);
+	if ((!m->quant.tree || !m->quant.bits || !m->quant.group_size) &&
+	    has_quantized(m))
+		model_second_fill(m, p->opened);
 	if (m->quant.source == CONFIG_NONE && has_quantized(m))
 		m->quant.source = CONFIG_INFERRED;
 	return m->quant.disagree ? settle(m, err) : 0;

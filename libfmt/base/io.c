@@ -385,6 +385,13 @@ int io_is_file(const char *path)
 	return !stat(path, &sb) && S_ISREG(sb.st_mode);
 }
 
+int io_exists(const char *path)
+{
+	struct stat sb;
+
+	return !stat(path, &sb);
+}
+
 char *io_join(const char *dir, const char *name, struct err *err)
 {
 	size_t n = strlen(dir), m = strlen(name);

@@ -65,6 +65,7 @@ int io_read_file(const char *path, uint64_t limit, char **data, size_t *len,
 /* 1 when path exists and is a directory / a regular file, else 0. */
 int io_is_dir(const char *path);
 int io_is_file(const char *path);
+int io_exists(const char *path); /* a device, a socket, ... too */
 
 /* dir + "/" + name, on the heap. */
 char *io_join(const char *dir, const char *name, struct err *err);

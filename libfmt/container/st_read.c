@@ -262,8 +262,11 @@ static int check_layout(struct st_file *f, uint64_t data, unsigned flags,
 		while (t->offset + t->size <= data)
 			t++;
 		return err_set(err, ERR_INPUT, "truncated: %llu bytes are "
-			       "missing, beginning in tensor \"%s\"",
-			       (unsigned long long)(at - data), t->name);
+			       "missing, beginning in tensor \"%s\" (the file "
+			       "has %llu, whole it has %llu)",
+			       (unsigned long long)(at - data), t->name,
+			       (unsigned long long)(f->data_begin + data),
+			       (unsigned long long)(f->data_begin + at));
 	}
 	if (at < data && !(flags & ST_LENIENT))
 		return err_set(err, ERR_INPUT, "%llu bytes behind the last "

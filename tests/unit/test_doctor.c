@@ -396,6 +396,8 @@ static const struct {
 	  { .quant = QUANT(8, 32, false, true, "") } },
 	{ "config-group-size", E, MENDED,
 	  { .quant = QUANT(4, 128, false, true, "") } },
+	{ "config-hints", W, MENDED, { .quant = "",
+		.file = "llama-8bit-128g.safetensors" } },
 	{ "config-desc-act", E, MENDED,
 	  { .spec = { .act_order = 1 } } },
 	{ "config-sym", E, MENDED, { .tweak = junk_zeros } },

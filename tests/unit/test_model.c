@@ -12,6 +12,7 @@
 
 #define SHARD (3u << 20) /* the tiny model's 12 MB in five files or so */
 #define INDEX "model.safetensors.index.json"
+#define HUB "../shared/data/hub/"
 
 static void says(const struct err *err, int code, const char *text)
 {
@@ -388,6 +389,7 @@ static void test_choice_of_files(void **state)
 
 	refused(s->dir, ERR_INPUT, "no weights found");
 	refused(scratch_path(s, "nothing"), ERR_INPUT, "no such file");
+	refused("/dev/null", ERR_INPUT, "neither a file nor a directory");
 	assert_int_equal(ckpt_file(scratch_path(s, "consolidated.safetensors"),
 				   &item, 1, &err), 0);
 	m = opened(s->dir);
@@ -510,30 +512,69 @@ static void test_configs_only(void **state)
 	refused(s->dir, ERR_INPUT, "not a JSON object");
 }
 
-/* Folders as their authors published them, weights as LFS pointers. */
-static void test_published_folders(void **state)
+/* The number behind "size " in a pointer. */
+static unsigned long long pointer_size(const char *path)
 {
-	static const char *const dir[] = { "Genz-70b-GPTQ.1",
-		"WizardCoder-15B-1.0-GPTQ.1", "wizard-mega-13B-GPTQ.1",
-		"Wizard-Vicuna-30B-Uncensored-GPTQ.3" };
+	unsigned long long size = 0;
+	struct err err;
+	char *text;
+	size_t n;
+
+	assert_int_equal(io_read_file(path, 4096, &text, &n, &err), 0);
+	assert_int_equal(sscanf(strstr(text, "\nsize "), "\nsize %llu", &size),
+			 1);
+	free(text);
+	return size;
+}
+
+static void published(const char *name, uint32_t *pointers)
+{
+	uint32_t count, found = 0;
 	struct model *m;
 	struct err err;
-	char path[128];
+	char dir[256], path[512], text[128] = "no weights found", **file;
+
+	snprintf(dir, sizeof(dir), HUB "%s", name);
+	assert_int_equal(io_list(dir, &file, &count, &err), 0);
+	for (uint32_t i = 0; i < count; i++) {
+		if (!strstr(file[i], ".safetensors"))
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", dir, file[i]);
+		snprintf(text, sizeof(text), "a Git-LFS pointer, not the file "
+			 "itself, which has %llu bytes", pointer_size(path));
+		refused(path, ERR_INPUT, text);
+		found++;
+	}
+	free(file);
+	assert_true(found <= 1);
+	*pointers += found;
+	refused(dir, ERR_INPUT, text);
+	if (model_open(dir, MODEL_NO_WEIGHTS, &m, &err))
+		fail_msg("%s", err.msg);
+	assert_false(m->quant.disagree);
+	if (m->quantize)
+		assert_true(m->quant.bits >= 3 && m->quant.group_size);
+	model_close(m);
+}
+
+/* Folders as their authors published them, weights as LFS pointers: the true
+ * size is said, and the configs are read. */
+static void test_published_folders(void **state)
+{
+	uint32_t count, pointers = 0;
+	char **name;
+	struct err err;
 
 	(void)state;
-	if (!io_is_dir("../shared/data/hub")) {
-		print_message("../shared/data/hub is not there\n");
+	if (!io_is_dir(HUB)) {
+		print_message(HUB " is not there\n");
 		skip();
 	}
-	for (size_t i = 0; i < sizeof(dir) / sizeof(*dir); i++) {
-		snprintf(path, sizeof(path), "../shared/data/hub/%s", dir[i]);
-		refused(path, ERR_INPUT, "Git-LFS pointer");
-		assert_int_equal(model_open(path, MODEL_NO_WEIGHTS, &m, &err),
-				 0);
-		assert_true(m->quant.bits >= 3);
-		assert_false(m->quant.disagree);
-		model_close(m);
-	}
+	assert_int_equal(io_list(HUB, &name, &count, &err), 0);
+	for (uint32_t i = 0; i < count; i++)
+		published(name[i], &pointers);
+	assert_true(pointers >= 10);
+	free(name);
 }
 
 /* ---- beside the weights ---- */
