@@ -176,18 +176,15 @@ static void blank(struct config_quant *q)
 	q->desc_act = q->sym = -1;
 }
 
-/* compressed-tensors has its numbers in config_groups.NAME.weights.  They hold
- * for all when there is one group; of several, the tensors tell. */
-static int read_ct(const struct cJSON *o, struct config_quant *q,
-		   struct err *err)
+int config_group_read(const struct cJSON *group, struct config_quant *q,
+		      struct err *err)
 {
-	const struct cJSON *g = json_first(json_find(o, "config_groups"));
-	const struct cJSON *w = json_find(g, "weights");
+	const struct cJSON *w = json_find(group, "weights");
 	const struct cJSON *order = json_find(w, "actorder");
 	const char *kind = json_text(json_find(w, "strategy"));
 	bool yes = false;
 
-	if (!g || json_next(g) || !w)
+	if (!w || json_is_null(w))
 		return 0;
 	if (json_get_u32(w, "num_bits", 1, 32, &q->bits, err) ||
 	    json_get_i32(w, "group_size", -1, QL_DIM_MAX, &q->group_size,
@@ -202,6 +199,16 @@ static int read_ct(const struct cJSON *o, struct config_quant *q,
 		yes = false;
 	q->desc_act = yes;
 	return 0;
+}
+
+/* compressed-tensors has its numbers in config_groups.NAME.weights.  They hold
+ * for all when there is one group; several are rules (model_rules.h). */
+static int read_ct(const struct cJSON *o, struct config_quant *q,
+		   struct err *err)
+{
+	const struct cJSON *g = json_first(json_find(o, "config_groups"));
+
+	return g && !json_next(g) ? config_group_read(g, q, err) : 0;
 }
 
 /* One home by itself. */

@@ -56,6 +56,10 @@ struct config_quant {
  * else. */
 int config_quant_read(const struct cJSON *config, const struct cJSON *quantize,
 		      struct config_quant *out, struct err *err);
+/* One of compressed-tensors' config_groups: bits, group_size, sym and
+ * desc_act of *out, the rest is left as it is. */
+int config_group_read(const struct cJSON *group, struct config_quant *out,
+		      struct err *err);
 /* "config.json", "quantize_config.json", "inferred" or "none". */
 const char *config_source_name(enum config_source s);
 

@@ -335,7 +335,9 @@ static int apply_configs(struct model *m, struct err *err)
 {
 	struct model_priv *p = m->priv;
 
-	if (model_rules_new(m->quant.dynamic, &p->rules, err))
+	if (json_count(m->quant.dynamic) ?
+		    model_rules_new(m->quant.dynamic, &p->rules, err) :
+		    model_rules_groups(m->quant.tree, &p->rules, err))
 		return err_ctx(err, "%s", m->dir);
 	if ((!m->quant.tree || !m->quant.bits || !m->quant.group_size) &&
 	    has_quantized(m))

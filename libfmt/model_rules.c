@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "config.h"
 #include "layout/qfmt.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -32,7 +33,9 @@ struct model_rules {
 	pcre2_match_context *limits;
 };
 
-static int compile(const char *text, struct rule *r, struct err *err)
+/* `more` are flags of pcre2_compile beside the usual ones. */
+static int compile(const char *text, uint32_t more, struct rule *r,
+		   struct err *err)
 {
 	PCRE2_SIZE at;
 	int code;
@@ -42,7 +45,8 @@ static int compile(const char *text, struct rule *r, struct err *err)
 		return err_set(err, ERR_INPUT, "longer than %u bytes",
 			       MAX_PATTERN);
 	r->code = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED,
-				PCRE2_ANCHORED | PCRE2_UTF, &code, &at, NULL);
+				PCRE2_ANCHORED | PCRE2_UTF | more, &code, &at,
+				NULL);
 	if (r->code)
 		return 0;
 	pcre2_get_error_message(code, why, sizeof(why));
@@ -73,7 +77,7 @@ static int read_rule(const struct cJSON *j, struct rule *r, struct err *err)
 	r->negative = !strncmp(text, "-:", 2);
 	if (r->negative || !strncmp(text, "+:", 2))
 		text += 2;
-	if (compile(text, r, err))
+	if (compile(text, 0, r, err))
 		return -1;
 	if (r->negative || json_is_null(j))
 		return 0;
@@ -120,30 +124,122 @@ static int read_rules(const struct cJSON *dynamic, struct model_rules *r,
 	return 0;
 }
 
-int model_rules_new(const struct cJSON *dynamic, struct model_rules **out,
-		    struct err *err)
-{
-	struct model_rules *r;
+/* ---- compressed-tensors ---- */
 
-	*out = NULL;
-	if (!dynamic || !json_count(dynamic))
-		return 0;
-	r = mem_alloc(1, sizeof(*r), err);
-	if (!r || read_rules(dynamic, r, err))
-		goto fail;
-	r->limits = pcre2_match_context_create(NULL);
-	if (!r->limits) {
-		err_set(err, ERR_RESOURCE, "out of memory for a pattern");
-		goto fail;
+/* What a target is: a pattern, a module's whole name, or a class of modules,
+ * of which the linear ones are all that matter here. */
+enum target { TARGET_EXACT = 0, TARGET_CLASS };
+
+static enum target target_of(const char *text)
+{
+	return strcmp(text, "Linear") ? TARGET_EXACT : TARGET_CLASS;
+}
+
+/* The targets of one kind in a list become rules like *as. */
+static int add_targets(const struct cJSON *list, enum target kind,
+		       const struct rule *as, struct model_rules *r,
+		       struct err *err)
+{
+	for (const struct cJSON *e = json_first(list); e; e = json_next(e)) {
+		const char *text = json_text(e);
+		struct rule *to = &r->rule[r->count];
+		bool pattern = text && !strncmp(text, "re:", 3);
+
+		if (!text || target_of(text) != kind)
+			continue;
+		*to = *as;
+		to->text = text;
+		if (kind == TARGET_CLASS ? compile("", 0, to, err) :
+		    pattern ? compile(text + 3, 0, to, err) :
+			      compile(text, PCRE2_LITERAL | PCRE2_ENDANCHORED,
+				      to, err))
+			return err_ctx(err, "config_groups: \"%.128s\"",
+				       text);
+		r->count++;
 	}
+	return 0;
+}
+
+/* What is ignored first, then names, then classes. */
+static int read_groups(const struct cJSON *config, struct model_rules *r,
+		       struct err *err)
+{
+	const struct cJSON *groups = json_find(config, "config_groups");
+	const struct cJSON *ignore = json_find(config, "ignore");
+	struct rule as = { .negative = true, .desc_act = -1, .sym = -1 };
+	uint64_t n = json_count(ignore);
+
+	for (const struct cJSON *g = json_first(groups); g; g = json_next(g))
+		n += json_count(json_find(g, "targets"));
+	if (n > MAX_RULES)
+		return err_set(err, ERR_INPUT, "config_groups: more than %u "
+			       "targets", MAX_RULES);
+	r->rule = mem_alloc((size_t)n, sizeof(*r->rule), err);
+	if (!r->rule || add_targets(ignore, TARGET_EXACT, &as, r, err))
+		return -1;
+	for (int kind = TARGET_EXACT; kind <= TARGET_CLASS; kind++) {
+		const struct cJSON *g = json_first(groups);
+
+		for (; g; g = json_next(g)) {
+			struct config_quant q = { .desc_act = -1, .sym = -1 };
+
+			if (config_group_read(g, &q, err))
+				return err_ctx(err, "config_groups");
+			as = (struct rule){ .bits = q.bits,
+				.group_size = q.group_size,
+				.desc_act = q.desc_act, .sym = q.sym };
+			if (add_targets(json_find(g, "targets"),
+					(enum target)kind, &as, r, err))
+				return -1;
+		}
+	}
+	return 0;
+}
+
+/* ---- both ---- */
+
+static int set_limits(struct model_rules *r, struct err *err)
+{
+	r->limits = pcre2_match_context_create(NULL);
+	if (!r->limits)
+		return err_set(err, ERR_RESOURCE, "out of memory for a pattern");
 	pcre2_set_match_limit(r->limits, MAX_STEPS);
 	pcre2_set_depth_limit(r->limits, MAX_STEPS);
 	pcre2_set_heap_limit(r->limits, MAX_HEAP_KIB);
+	return 0;
+}
+
+/* Compile by `read` from `tree`. */
+static int rules_new(const struct cJSON *tree,
+		     int (*read)(const struct cJSON *, struct model_rules *,
+				 struct err *),
+		     struct model_rules **out, struct err *err)
+{
+	struct model_rules *r = mem_alloc(1, sizeof(*r), err);
+
+	*out = NULL;
+	if (!r || read(tree, r, err) || set_limits(r, err)) {
+		model_rules_free(r);
+		return -1;
+	}
 	*out = r;
 	return 0;
-fail:
-	model_rules_free(r);
-	return -1;
+}
+
+int model_rules_new(const struct cJSON *dynamic, struct model_rules **out,
+		    struct err *err)
+{
+	*out = NULL;
+	return json_count(dynamic) ? rules_new(dynamic, read_rules, out, err) :
+				     0;
+}
+
+int model_rules_groups(const struct cJSON *config, struct model_rules **out,
+		       struct err *err)
+{
+	*out = NULL;
+	return json_count(json_find(config, "config_groups")) > 1 ?
+		       rules_new(config, read_groups, out, err) : 0;
 }
 
 void model_rules_free(struct model_rules *r)

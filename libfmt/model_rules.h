@@ -18,6 +18,11 @@ struct qf_hint;
 /* `dynamic` may be NULL: no rules, *out is NULL. */
 int model_rules_new(const struct cJSON *dynamic, struct model_rules **out,
 		    struct err *err);
+/* The same from compressed-tensors' config_groups, where there are several: a
+ * target is a module's name, "re:" and a pattern, or the class "Linear"; what
+ * `ignore` lists is not quantized. */
+int model_rules_groups(const struct cJSON *config, struct model_rules **out,
+		       struct err *err);
 void model_rules_free(struct model_rules *r); /* accepts NULL */
 
 /* *index: the member of `dynamic` whose rule holds for this module, counted

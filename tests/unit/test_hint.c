@@ -138,6 +138,58 @@ static void test_hostile_rules(void **state)
 	model_close(m);
 }
 
+#define WEIGHTS(bits, group, more) "{\"num_bits\": " #bits ", "             \
+	"\"group_size\": " #group more "}"
+
+/* Several groups of compressed-tensors: what is ignored, a name, a pattern,
+ * the class of all others. */
+static void test_config_groups(void **state)
+{
+	static const char config[] = "{\"quantization_config\": {"
+		"\"quant_method\": \"compressed-tensors\", "
+		"\"ignore\": [\"lm_head\", \"re:.*\\\\.4\\\\..*\"], "
+		"\"config_groups\": {"
+		"\"a\": {\"targets\": [\"Linear\"], \"weights\": "
+		WEIGHTS(4, 128, ", \"symmetric\": true") "},"
+		"\"b\": {\"targets\": [\"model.layers.1.mlp.up_proj\"], "
+		"\"weights\": " WEIGHTS(8, null, ", \"strategy\": "
+		"\"channel\", \"symmetric\": false") "},"
+		"\"c\": {\"targets\": [\"re:.*down_proj\", \"LlamaMLP\"], "
+		"\"weights\": " WEIGHTS(7, 32, ", \"actorder\": \"group\"")
+		"}}}}";
+	struct scratch *s = *state;
+	const struct qf_hint *h;
+	struct model *m;
+	bool skip;
+
+	make_layer(s, "gptq_v1/v1_b4_g32_sym_act_cuda", config, NULL);
+	m = opened(s->dir);
+	assert_int_equal(m->quant.bits, 0); /* not one for all */
+	h = hint(m, "model.layers.0.self_attn.q_proj", &skip);
+	assert_int_equal(h->bits, 4);
+	assert_int_equal(h->group_size, 128);
+	assert_int_equal(h->sym, 1);
+	assert_false(skip);
+	h = hint(m, "model.layers.1.mlp.up_proj", &skip);
+	assert_int_equal(h->bits, 8);
+	assert_int_equal(h->group_size, -1);
+	assert_int_equal(h->sym, 0);
+	/* the whole name, not the beginning of another */
+	h = hint(m, "model.layers.1.mlp.up_proj2", &skip);
+	assert_int_equal(h->bits, 4);
+	h = hint(m, "model.layers.3.mlp.down_proj", &skip);
+	assert_int_equal(h->bits, 7);
+	assert_int_equal(h->desc_act, 1);
+	hint(m, "model.layers.4.mlp.down_proj", &skip);
+	assert_true(skip);
+	hint(m, "lm_head", &skip);
+	assert_true(skip);
+	model_close(m);
+	assert_int_equal(ckpt_edit(scratch_path(s, "config.json"),
+				   "re:.*down", "re:(down"), 0);
+	refused(s->dir, ERR_INPUT, "config_groups: \"re:(down_proj\"");
+}
+
 static void test_shapes_from_the_architecture(void **state)
 {
 	struct model *m = opened(TINY);
@@ -206,6 +258,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WITH_DIR(test_dynamic_rules),
 		WITH_DIR(test_hostile_rules),
+		WITH_DIR(test_config_groups),
 		cmocka_unit_test(test_shapes_from_the_architecture),
 		WITH_DIR(test_tensors_settle_disagreement),
 		WITH_DIR(test_inferred),
