@@ -7,9 +7,9 @@
  * name at the end, so a path with the final name is always complete; whatever
  * was not committed is removed.
  *
- * Files: io.c reads, io_remote.c fetches, io_out.c writes and copies,
- * io_stage.c stages.  Where names come from, a directory or an address, is
- * io_place.h.
+ * Files: io.c reads, io_remote.c fetches, io_inflate.c inflates, io_out.c writes
+ * and copies, io_stage.c stages.  Where names come from, a directory or an
+ * address, is io_place.h.
  *
  * Not here: what the bytes mean (container/, layout/). */
 #ifndef LIBFMT_BASE_IO_H
@@ -61,6 +61,11 @@ void io_forget(struct src *s, uint64_t off, uint64_t len);
  */
 int io_read_file(const char *path, uint64_t limit, char **data, size_t *len,
 		 struct err *err);
+
+/* Inflate n bytes of raw deflate data (RFC 1951) to exactly `size` bytes;
+ * less, more, or bytes behind its end are ERR_INPUT. */
+int io_inflate(const void *from, uint64_t n, void *to, uint64_t size,
+	       struct err *err);
 
 /* 1 when path exists and is a directory / a regular file, else 0. */
 int io_is_dir(const char *path);

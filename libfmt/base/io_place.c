@@ -83,8 +83,9 @@ static int open_local(struct io_place *pl, const char *path, struct err *err)
 		return pl->dir ? 0 : -1;
 	}
 	if (!io_is_file(pl->path))
-		return err_set(err, ERR_INPUT, "%s: no such file or directory",
-			       pl->path);
+		return err_set(err, ERR_INPUT, io_exists(pl->path) ?
+			       "%s: neither a file nor a directory" :
+			       "%s: no such file or directory", pl->path);
 	return split_path(pl, err);
 }
 

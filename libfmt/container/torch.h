@@ -9,7 +9,8 @@
  * Tensors are handed out dense, in C order.  Those that lie so in the file
  * point into it, also where several share a storage; transposed, sliced and
  * expanded ones are copied when the file is opened, and the copies together
- * may not be larger than twice the file.
+ * may not be larger than twice the file.  So are the storages of archives that
+ * were packed again with compression (torch stores), up to 16 times the file.
  *
  * Source: gptq-formats(5) section 2. */
 #ifndef LIBFMT_CONTAINER_TORCH_H
@@ -26,6 +27,7 @@ struct torch_file {
 	uint32_t odd;          /* enum st_odd, what was tolerated */
 	void *mem;             /* tensors and their names */
 	void *copies;          /* data of those not dense in the file */
+	void *inflated;        /* storages that were compressed in it */
 };
 
 /* Tensors point into src and live as long as it and *out.  `flags` are enum

@@ -63,6 +63,8 @@ struct torch_storage {
 	uint64_t numel;       /* of the whole storage */
 	uint64_t from, count; /* the window in it */
 	uint64_t at;          /* file offset of the whole; by the container */
+	const uint8_t *mem;   /* or where it was inflated to; NULL: in the
+				 file */
 };
 
 /* A view of a storage; sizes in elements of `type`, checked to lie inside. */

@@ -257,9 +257,15 @@ static int set_data(const struct torch_pickle *k, struct src *s,
 
 	for (uint32_t i = 0; i < f->count; i++) {
 		const struct torch_view *v = &k->view[view[i]];
+		const uint8_t *mem = k->storage[v->storage].mem;
 		struct tensor *t = &f->tensor[i];
 		const void *p;
 
+		if (t->offset != TENSOR_COPIED && mem) {
+			t->data = mem + place_of(k, v);
+			t->offset = TENSOR_COPIED; /* not in the file so */
+			continue;
+		}
 		if (t->offset != TENSOR_COPIED) {
 			if (io_view(s, t->offset, t->size, &t->data, err))
 				return err_ctx(err, "%.256s", t->name);
@@ -267,7 +273,9 @@ static int set_data(const struct torch_pickle *k, struct src *s,
 		}
 		/* the last element was found to be inside the storage, and the
 		 * storage inside the file */
-		if (io_view(s, place_of(k, v), 0, &p, err))
+		if (mem)
+			p = mem + place_of(k, v);
+		else if (io_view(s, place_of(k, v), 0, &p, err))
 			return -1;
 		gather(v, p, to);
 		t->data = to;
@@ -335,5 +343,6 @@ void torch_close(struct torch_file *f)
 {
 	free(f->mem);
 	free(f->copies);
+	free(f->inflated);
 	memset(f, 0, sizeof(*f));
 }

@@ -31,6 +31,7 @@ struct entry {
 	uint64_t packed, size;
 	uint64_t local;    /* of the local header */
 	uint64_t data;     /* of the bytes */
+	const uint8_t *mem; /* ... or inflated; NULL: stored */
 };
 
 struct zip {
@@ -40,6 +41,7 @@ struct zip {
 	struct entry *entry; /* sorted by name */
 	uint64_t count;
 	size_t prefix;     /* bytes of "P/" */
+	void *inflated;    /* memory of the entries that were compressed */
 };
 
 static int damaged(const char *what, struct err *err)
@@ -307,20 +309,86 @@ static const struct entry *find_file(const struct zip *z, const char *name)
 	return find(z, "", name, strlen(name));
 }
 
-/* The bytes of an entry are in the file as they are. */
-static int check_stored(const struct entry *e, struct err *err)
+/* ---- compressed entries ---- */
+
+#define STORED 0
+#define DEFLATED 8
+/* Weights hardly become smaller; an archive that promises more than this is
+ * refused before memory is taken. */
+#define INFLATE_FACTOR 16u
+#define INFLATE_FREE ((uint64_t)1 << 20)
+#define ALIGN 64u
+
+/* Can the bytes of an entry be had, and as many as it says? */
+static int check_entry(const struct entry *e, struct err *err)
 {
 	if (e->flags & 1)
 		return err_set(err, ERR_UNSUP, "%.*s is encrypted",
 			       (int)e->name_len, e->name);
-	if (e->method)
-		return err_set(err, ERR_UNSUP, "%.*s is compressed (torch "
-			       "stores; unzip and zip -0 mends it)",
-			       (int)e->name_len, e->name);
-	if (e->packed != e->size)
+	if (e->method != STORED && e->method != DEFLATED)
+		return err_set(err, ERR_UNSUP, "%.*s is compressed by method "
+			       "%u (0 and 8 are read)", (int)e->name_len,
+			       e->name, e->method);
+	if (e->method == STORED && e->packed != e->size)
 		return err_set(err, ERR_INPUT, "damaged zip archive: %.*s has "
 			       "two sizes", (int)e->name_len, e->name);
 	return 0;
+}
+
+/* What they all take, rounded up; entries that nobody asks for too. */
+static int inflated_size(const struct zip *z, uint64_t *sum, struct err *err)
+{
+	uint64_t most = z->size < UINT64_MAX / INFLATE_FACTOR / 2 ?
+				INFLATE_FACTOR * z->size + INFLATE_FREE :
+				z->size;
+
+	*sum = 0;
+	for (uint64_t i = 0; i < z->count; i++) {
+		const struct entry *e = &z->entry[i];
+
+		if (check_entry(e, err))
+			return -1;
+		if (e->method == STORED)
+			continue;
+		if (e->size > most - *sum || most - *sum - e->size < ALIGN)
+			return err_set(err, ERR_UNSUP, "%.*s: %llu bytes are "
+				       "too many to unpack from a file of %llu",
+				       (int)e->name_len, e->name,
+				       (unsigned long long)e->size,
+				       (unsigned long long)z->size);
+		*sum += (e->size + ALIGN - 1) & ~(uint64_t)(ALIGN - 1);
+	}
+	return 0;
+}
+
+static int inflate_entries(struct zip *z, struct err *err)
+{
+	uint64_t sum;
+	uint8_t *at;
+
+	if (inflated_size(z, &sum, err))
+		return -1;
+	if (!sum)
+		return 0;
+	z->inflated = at = mem_alloc((size_t)sum, 1, err);
+	if (!at)
+		return -1;
+	for (uint64_t i = 0; i < z->count; i++) {
+		struct entry *e = &z->entry[i];
+
+		if (e->method == STORED)
+			continue;
+		if (io_inflate(z->p + e->data, e->packed, at, e->size, err))
+			return err_ctx(err, "%.*s", (int)e->name_len, e->name);
+		e->mem = at;
+		at += (e->size + ALIGN - 1) & ~(uint64_t)(ALIGN - 1);
+	}
+	return 0;
+}
+
+static const uint8_t *bytes_of(const struct zip *z, const struct entry *e)
+{
+	return e->mem ? e->mem : z->p + e->data;
 }
 
 /* ---- torch's entries ---- */
@@ -345,9 +413,7 @@ static int check_kind(const struct zip *z, struct err *err)
 	e = find_file(z, "byteorder");
 	if (!e)
 		return 0;
-	if (check_stored(e, err))
-		return -1;
-	if (e->size < 6 || memcmp(z->p + e->data, "little", 6))
+	if (e->size < 6 || memcmp(bytes_of(z, e), "little", 6))
 		return err_set(err, ERR_UNSUP, "the data is big endian");
 	return 0;
 }
@@ -364,15 +430,14 @@ static int place_storages(const struct zip *z, struct torch_pickle *k,
 		if (!e)
 			return err_set(err, ERR_INPUT, "storage %.*s is not in "
 				       "the archive", (int)s->key_len, s->key);
-		if (check_stored(e, err))
-			return -1;
 		if (e->size != bytes)
 			return err_set(err, ERR_INPUT, "storage %.*s should "
 				       "have %llu bytes and has %llu",
 				       (int)s->key_len, s->key,
 				       (unsigned long long)bytes,
 				       (unsigned long long)e->size);
-		s->at = e->data;
+		s->at = e->mem ? 0 : e->data;
+		s->mem = e->mem;
 	}
 	return 0;
 }
@@ -382,9 +447,7 @@ static int read_pickle(const struct zip *z, struct torch_pickle *k,
 {
 	const struct entry *e = find_file(z, "data.pkl");
 
-	if (check_stored(e, err))
-		return -1;
-	if (torch_pickle_run(k, z->p + e->data, e->size, err))
+	if (torch_pickle_run(k, bytes_of(z, e), e->size, err))
 		return err_ctx(err, "data.pkl");
 	return place_storages(z, k, err);
 }
@@ -401,13 +464,16 @@ int torch_zip_open(struct src *s, struct torch_file *out, struct err *err)
 		goto out;
 	z.p = p;
 	if (read_end(&z, err) || read_entries(&z, err) ||
-	    check_kind(&z, err) || read_pickle(&z, &k, err) ||
-	    torch_state_read(&k, s, out, err))
+	    inflate_entries(&z, err) || check_kind(&z, err) ||
+	    read_pickle(&z, &k, err) || torch_state_read(&k, s, out, err))
 		goto out;
+	out->inflated = z.inflated;
+	z.inflated = NULL;
 	ret = 0;
 out:
 	torch_pickle_release(&k);
 	free(z.entry);
+	free(z.inflated);
 	if (ret)
 		torch_close(out);
 	return ret;

@@ -6,9 +6,11 @@
 #include "../../libfmt/container/tensor_file.h"
 #include "scratch.h"
 
+#define ZLIB_CONST
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <zlib.h>
 
 #include <cmocka.h>
 
@@ -22,9 +24,10 @@ struct part {
 	const char *name, *data;
 	size_t n;
 	uint16_t method, flags;
+	size_t size; /* unpacked; 0: n */
 };
 
-#define PART(name, data) { name, data, sizeof(data) - 1, 0, 0 }
+#define PART(name, data) { name, data, sizeof(data) - 1, 0, 0, 0 }
 #define WEIGHTS PART("a/data/0", "\0\0\x80\x3f\0\0\0\x40") /* 1, 2 */
 
 struct made {
@@ -76,7 +79,8 @@ static void add_central(struct made *m, const struct part *e, size_t at,
 	half_put16(p + 8, e->flags);
 	half_put16(p + 10, e->method);
 	half_put32(p + 20, wide ? UINT32_MAX : (uint32_t)e->n);
-	half_put32(p + 24, wide ? UINT32_MAX : (uint32_t)e->n);
+	half_put32(p + 24, wide ? UINT32_MAX :
+			   (uint32_t)(e->size ? e->size : e->n));
 	half_put16(p + 28, (uint16_t)strlen(e->name));
 	half_put16(p + 30, wide ? 28 : 0);
 	half_put32(p + 42, wide ? UINT32_MAX : (uint32_t)at);
@@ -84,7 +88,7 @@ static void add_central(struct made *m, const struct part *e, size_t at,
 	if (!wide)
 		return;
 	p = record(m, 28, "\1\0\30\0");
-	half_put64(p + 4, e->n);
+	half_put64(p + 4, e->size ? e->size : e->n);
 	half_put64(p + 12, e->n);
 	half_put64(p + 20, at);
 }
@@ -206,10 +210,11 @@ static void test_refused(void **state)
 		const char *says;
 	} row[] = {
 		{ { WEIGHTS }, 1, ERR_INPUT, "without data.pkl" },
-		{ { WEIGHTS, { "a/data.pkl", PICKLE, sizeof(PICKLE) - 1, 8,
-		    0 } }, 2, ERR_UNSUP, "a/data.pkl is compressed" },
+		{ { WEIGHTS, { "a/data.pkl", PICKLE, sizeof(PICKLE) - 1, 12,
+		    0, 0 } }, 2, ERR_UNSUP,
+		  "a/data.pkl is compressed by method 12" },
 		{ { WEIGHTS, { "a/data.pkl", PICKLE, sizeof(PICKLE) - 1, 0,
-		    1 } }, 2, ERR_UNSUP, "a/data.pkl is encrypted" },
+		    1, 0 } }, 2, ERR_UNSUP, "a/data.pkl is encrypted" },
 		{ { WEIGHTS, PART("a/data.pkl", PICKLE),
 		    PART("a/byteorder", "big") }, 3, ERR_UNSUP, "big endian" },
 		{ { WEIGHTS, PART("a/data.pkl", PICKLE),
@@ -234,6 +239,80 @@ static void test_refused(void **state)
 	}
 }
 
+/* The entry as an archiver packs it again. */
+static struct part deflated(const struct part *e, unsigned char *to)
+{
+	struct part d = *e;
+	z_stream z = { .avail_in = (unsigned)e->n, .next_out = to,
+		       .avail_out = 1024 };
+
+	assert_int_equal(deflateInit2(&z, 9, Z_DEFLATED, -MAX_WBITS, 8,
+				      Z_DEFAULT_STRATEGY), Z_OK);
+	z.next_in = (const unsigned char *)e->data;
+	assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+	d.data = (const char *)to;
+	d.size = e->n;
+	d.n = z.total_out;
+	d.method = 8;
+	deflateEnd(&z);
+	return d;
+}
+
+/* Archives that were unpacked and packed again by hand. */
+static void test_deflated(void **state)
+{
+	static unsigned char to[2][1024];
+	const struct part plain[] = { WEIGHTS, PART("a/data.pkl", PICKLE) };
+	struct part e[2];
+	struct made m;
+	struct err err;
+
+	for (int which = 1; which < 4; which++)
+		for (int wide = 0; wide < 2; wide++) {
+			for (int i = 0; i < 2; i++)
+				e[i] = which >> i & 1 ?
+					       deflated(&plain[i], to[i]) :
+					       plain[i];
+			make(&m, e, 2, wide);
+			if (try_open(*state, &m, &err))
+				fail_msg("%s", err.msg);
+		}
+	/* neither less nor more than it says, and nothing damaged */
+	e[1].size++;
+	make(&m, e, 2, false);
+	refused(*state, &m, ERR_INPUT, "a/data.pkl: damaged compressed data");
+	e[1].size -= 2;
+	make(&m, e, 2, false);
+	refused(*state, &m, ERR_INPUT, "damaged compressed data");
+	e[1].size++;
+	e[1].n--;
+	make(&m, e, 2, false);
+	refused(*state, &m, ERR_INPUT, "damaged compressed data");
+	e[1].n++;
+	to[1][0] = 0xff;
+	make(&m, e, 2, false);
+	refused(*state, &m, ERR_INPUT, "damaged compressed data");
+}
+
+/* A promise of much memory is refused before any is taken. */
+static void test_inflated_sizes(void **state)
+{
+	static unsigned char to[1024];
+	const struct part plain[] = { WEIGHTS, PART("a/data.pkl", PICKLE) };
+	struct part e[] = { plain[0], deflated(&plain[1], to) };
+	struct made m;
+
+	e[1].size = 2u << 20;
+	make(&m, e, 2, false);
+	refused(*state, &m, ERR_UNSUP, "too many to unpack");
+	e[1].size = SIZE_MAX;
+	make(&m, e, 2, true);
+	refused(*state, &m, ERR_UNSUP, "too many to unpack");
+	e[1].size = SIZE_MAX / 32;
+	make(&m, e, 2, true);
+	refused(*state, &m, ERR_UNSUP, "too many to unpack");
+}
+
 #define IN(f) cmocka_unit_test_setup_teardown(f, scratch_open, scratch_close)
 
 int main(void)
@@ -242,6 +321,8 @@ int main(void)
 		IN(test_good),
 		IN(test_wide_damage),
 		IN(test_refused),
+		IN(test_deflated),
+		IN(test_inflated_sizes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
