@@ -202,7 +202,8 @@ static int set_limits(struct model_rules *r, struct err *err)
 {
 	r->limits = pcre2_match_context_create(NULL);
 	if (!r->limits)
-		return err_set(err, ERR_RESOURCE, "out of memory for a pattern");
+		return err_set(err, ERR_RESOURCE,
+			       "out of memory for a pattern");
 	pcre2_set_match_limit(r->limits, MAX_STEPS);
 	pcre2_set_depth_limit(r->limits, MAX_STEPS);
 	pcre2_set_heap_limit(r->limits, MAX_HEAP_KIB);

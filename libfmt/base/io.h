@@ -7,9 +7,9 @@
  * name at the end, so a path with the final name is always complete; whatever
  * was not committed is removed.
  *
- * Files: io.c reads, io_remote.c fetches, io_inflate.c inflates, io_out.c writes
- * and copies, io_stage.c stages.  Where names come from, a directory or an
- * address, is io_place.h.
+ * Files: io.c reads, io_remote.c fetches, io_inflate.c inflates, io_out.c
+ * writes and copies, io_stage.c stages.  Where names come from, a directory or
+ * an address, is io_place.h.
  *
  * Not here: what the bytes mean (container/, layout/). */
 #ifndef LIBFMT_BASE_IO_H
