@@ -523,6 +523,9 @@ static int apply_edit(struct cJSON *o, const struct config_edit *edit,
 		return 0;
 	if (edit->dtype && set_dtype(o, edit->dtype, err))
 		return -1;
+	if (edit->inter && set_item(o, "intermediate_size",
+				    cJSON_CreateNumber(edit->inter), err))
+		return -1;
 	if (edit->tie == CONFIG_TIE_KEEP)
 		return 0;
 	return set_item(o, "tie_word_embeddings",

@@ -90,6 +90,7 @@ struct config_edit {
 			      was */
 	enum config_tie { CONFIG_TIE_KEEP = 0, CONFIG_TIE_NO, CONFIG_TIE_YES }
 		tie;       /* tie_word_embeddings */
+	uint32_t inter;    /* intermediate_size; 0: as it was */
 };
 
 /* Write DIR/config.json (the model's tree with quantization_config replaced;

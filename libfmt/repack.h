@@ -7,13 +7,24 @@
  * that mends it (g_idx missing, all zero or of 64 bits; qzeros missing,
  * mislabelled or made with swapped constants).  The proof re-opens what was
  * written, reads each quantized layer from source and result and compares the
- * weights bit for bit, and the bytes of everything that was copied. */
+ * weights bit for bit, each at the place where it belongs, and the bytes of
+ * everything that was copied. */
 #ifndef LIBFMT_REPACK_H
 #define LIBFMT_REPACK_H
 
 #include "survey.h"
 
 struct progress;
+
+/* What becomes of act-order. */
+enum repack_order {
+	REPACK_KEEP = 0, /* g_idx as it is; sorted rows go back */
+	REPACK_SORT,     /* rows in the order of their groups, the permutation
+			    beside them: this program alone reads that */
+	REPACK_DROP      /* contiguous groups: where g_idx says nothing, by
+			    smaller groups, or with the permutation folded into
+			    the outputs of the layer before; else refused */
+};
 
 enum repack_sym {
 	REPACK_SYM_CLEAR = 0, /* config and zeros do not contradict each other,
@@ -28,6 +39,11 @@ struct repack_job {
 	const struct survey *survey;
 	const struct qfmt *to;     /* NULL: dense */
 	enum dtype dense_type;     /* F16, BF16, F32 for --to dense */
+	enum repack_order order;
+	uint32_t group_size;       /* split groups to this size; 0: no */
+	uint32_t bits;             /* widen codes to this; 0: no */
+	uint32_t pad_mlp;          /* the MLP's inner size becomes a multiple
+				      of this; 0: no */
 	uint64_t shard_size;       /* 0: one file */
 	const char *out;           /* the staged directory */
 	bool prove;
@@ -44,6 +60,7 @@ struct repack_job {
 
 struct repack_report {
 	uint32_t layers, copied;   /* converted layers, tensors copied */
+	uint32_t moved;            /* other tensors permuted or padded */
 	uint64_t bytes;            /* of all tensors written */
 	uint32_t shards;
 	uint64_t proven;           /* weights of linears compared bit for bit;

@@ -17,9 +17,9 @@ static uint32_t real_group(int32_t said, const struct ql_spec *s)
 	return said <= 0 || (uint32_t)said > s->in ? s->in : (uint32_t)said;
 }
 
-/* Do the old rules describe each layer as its tensors are? */
-static int rules_hold(const struct repack_job *job, bool *hold,
-		      struct err *err)
+/* Do the old rules describe each layer as its tensors are, and will be? */
+static int rules_hold(const struct repack_job *job,
+		      const struct repack_ways *w, bool *hold, struct err *err)
 {
 	*hold = job->model->quant.dynamic != NULL;
 	for (uint32_t i = 0; *hold && i < job->survey->count; i++) {
@@ -30,7 +30,9 @@ static int rules_hold(const struct repack_job *job, bool *hold,
 
 		if (model_hint(job->model, l->module->name, &hint, &skip, err))
 			return -1;
-		if (packed ? skip || l->odd & (QF_ODD_BITS | QF_ODD_GROUP) :
+		if (packed ? skip || l->odd & (QF_ODD_BITS | QF_ODD_GROUP) ||
+				     w->way[i].spec.bits != l->spec.bits ||
+				     w->way[i].straight || w->way[i].split :
 			     l->format && !skip)
 			*hold = false;
 	}
@@ -64,12 +66,12 @@ static bool as_all(const struct survey_layer *l, const struct config_out *c)
 }
 
 /* Is there a quantized layer that is not as `c` says of all? */
-static bool exceptions(const struct repack_job *job,
+static bool exceptions(const struct repack_job *job, const struct survey *s,
 		       const struct config_out *c)
 {
-	for (uint32_t i = 0; i < job->survey->count; i++)
-		if (repack_target(job, &job->survey->layer[i]) &&
-		    !as_all(&job->survey->layer[i], c))
+	for (uint32_t i = 0; i < s->count; i++)
+		if (repack_target(job, &s->layer[i]) &&
+		    !as_all(&s->layer[i], c))
 			return true;
 	return false;
 }
@@ -96,12 +98,10 @@ static int add_rule(struct cJSON *rules, const struct survey_layer *l,
 
 /* Rules from the tensors: exact names, negatives first, so that readers that
  * sort them and readers that do not agree. */
-static int make_rules(const struct repack_job *job,
+static int make_rules(const struct repack_job *job, const struct survey *s,
 		      const struct config_out *c, struct cJSON **out,
 		      struct err *err)
 {
-	const struct survey *s = job->survey;
-
 	*out = cJSON_CreateObject();
 	if (!*out)
 		return err_set(err, ERR_RESOURCE, "out of memory for JSON");
@@ -129,16 +129,18 @@ static bool head_is_quantized(const struct repack_job *job)
 
 /* What holds for the whole; the tensors win, and where they differ among each
  * other the old config's word for "all but the rules" stays. */
-static struct config_out describe(const struct repack_job *job)
+static struct config_out describe(const struct repack_job *job,
+				  const struct survey *s)
 {
 	const struct config_quant *q = &job->model->quant;
-	const struct survey *s = job->survey;
+	bool old_bits = s->mixed && q->bits && !job->bits;
+	bool old_group = s->mixed && q->group_size && !job->group_size;
 	struct config_out c = {
-		.bits = s->mixed && q->bits ? q->bits : s->bits,
-		.group_size = s->mixed && q->group_size ? q->group_size :
-							  s->group_size,
+		.bits = old_bits ? q->bits : s->bits,
+		.group_size = old_group ? q->group_size : s->group_size,
 		/* what a loader may rely on; --fix says no more than that */
-		.desc_act = s->desc_act || (q->desc_act == 1 && !job->fix),
+		.desc_act = s->desc_act || (q->desc_act == 1 && !job->fix &&
+					    job->order != REPACK_DROP),
 		.sym = s->sym && (q->sym != 0 || job->fix),
 		.true_sequential = true,
 		.lm_head = head_is_quantized(job),
@@ -233,13 +235,14 @@ static int put_modules(const struct repack_job *job, struct cJSON *quant,
 /* ---- the files ---- */
 
 /* --fix says of the head what the tensors show. */
-static struct config_edit edits(const struct repack_job *job)
+static struct config_edit edits(const struct repack_job *job,
+				const struct repack_ways *w)
 {
 	const struct llama_config *c = model_llama(job->model);
 	const struct cJSON *said = json_find(job->model->config,
 					     "tie_word_embeddings");
 	bool head = model_module(job->model, LLAMA_HEAD) != NULL;
-	struct config_edit e = { NULL, CONFIG_TIE_KEEP };
+	struct config_edit e = { NULL, CONFIG_TIE_KEEP, w->inter };
 
 	if (!job->fix || !c)
 		return e;
@@ -250,32 +253,34 @@ static struct config_edit edits(const struct repack_job *job)
 	return e;
 }
 
-static int write_quantized(const struct repack_job *job, bool anew,
+static int write_quantized(const struct repack_job *job,
+			   const struct repack_ways *w, bool anew,
 			   struct err *err)
 {
-	const struct config_edit edit = edits(job);
+	const struct config_edit edit = edits(job, w);
 	const struct model *m = job->model;
-	struct config_out c = describe(job);
+	struct config_out c = describe(job, &w->after);
 	struct cJSON *rules = NULL, *keep = NULL, *quant = NULL;
 	bool hold;
 	int ret = -1;
 
-	if (repack_config_foreign(job, &quant, err))
+	if (repack_config_foreign(job, &w->after, &quant, err))
 		goto out;
 	if (quant) {
 		ret = config_write(job->out, m->config, quant, &edit, err);
 		goto out;
 	}
-	if (rules_hold(job, &hold, err))
+	if (rules_hold(job, w, &hold, err))
 		goto out;
 	if (hold) {
 		c.dynamic = m->quant.dynamic;
 		if (m->quant.sym >= 0) /* the rules say which are not */
 			c.sym = m->quant.sym;
-		if (m->quant.desc_act >= 0 && !(job->survey->odd & QF_ODD_ACT))
+		if (m->quant.desc_act >= 0 && job->order != REPACK_DROP &&
+		    !(job->survey->odd & QF_ODD_ACT))
 			c.desc_act = m->quant.desc_act;
-	} else if (exceptions(job, &c)) {
-		if (make_rules(job, &c, &rules, err))
+	} else if (exceptions(job, &w->after, &c)) {
+		if (make_rules(job, &w->after, &c, &rules, err))
 			goto out;
 		c.dynamic = rules;
 	}
@@ -296,13 +301,14 @@ out:
 	return ret;
 }
 
-int repack_config_write(const struct repack_job *job, bool anew,
+int repack_config_write(const struct repack_job *job,
+			const struct repack_ways *w, bool anew,
 			struct err *err)
 {
-	struct config_edit edit = edits(job);
+	struct config_edit edit = edits(job, w);
 
 	if (job->to && job->survey->quantized)
-		return write_quantized(job, anew, err);
+		return write_quantized(job, w, anew, err);
 	if (job->survey->quantized)
 		edit.dtype = job->dense_type == DT_BF16 ? "bfloat16" :
 			     job->dense_type == DT_F32 ? "float32" : "float16";

@@ -20,12 +20,12 @@ static int lacks_memory(struct err *err)
 
 /* ---- AWQ: one group size for all ---- */
 
-static int awq_group(const struct repack_job *job, uint32_t *size,
-		     struct err *err)
+static int awq_group(const struct repack_job *job, const struct survey *s,
+		     uint32_t *size, struct err *err)
 {
 	*size = 0;
-	for (uint32_t i = 0; i < job->survey->count; i++) {
-		const struct survey_layer *l = &job->survey->layer[i];
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct survey_layer *l = &s->layer[i];
 		struct qf_plan plan;
 		struct err ignored;
 		uint32_t gs;
@@ -49,13 +49,14 @@ static int awq_group(const struct repack_job *job, uint32_t *size,
 }
 
 /* Linears that stayed dense, and the head, which may have no tensor. */
-static struct cJSON *dense_names(const struct repack_job *job)
+static struct cJSON *dense_names(const struct repack_job *job,
+				 const struct survey *s)
 {
 	struct cJSON *list = cJSON_CreateArray();
 	bool head = false;
 
-	for (uint32_t i = 0; list && i < job->survey->count; i++) {
-		const struct survey_layer *l = &job->survey->layer[i];
+	for (uint32_t i = 0; list && i < s->count; i++) {
+		const struct survey_layer *l = &s->layer[i];
 
 		head |= !strcmp(l->module->name, LLAMA_HEAD);
 		if (!repack_target(job, l))
@@ -67,15 +68,15 @@ static struct cJSON *dense_names(const struct repack_job *job)
 	return list;
 }
 
-static int awq_config(const struct repack_job *job, struct cJSON *o,
-		      struct err *err)
+static int awq_config(const struct repack_job *job, const struct survey *s,
+		      struct cJSON *o, struct err *err)
 {
 	struct cJSON *dense;
 	uint32_t gs;
 
-	if (awq_group(job, &gs, err))
+	if (awq_group(job, s, &gs, err))
 		return -1;
-	dense = dense_names(job);
+	dense = dense_names(job, s);
 	if (!dense || !cJSON_AddStringToObject(o, "quant_method", "awq") ||
 	    !cJSON_AddNumberToObject(o, "bits", 4) ||
 	    !cJSON_AddNumberToObject(o, "group_size", gs) ||
@@ -121,19 +122,30 @@ static int add_weights(struct cJSON *group, const struct ql_spec *s)
 	       cJSON_AddObjectToObject(w, "observer_kwargs");
 }
 
+/* The layers that are written packed. */
+struct kinds {
+	const struct repack_job *job;
+	const struct survey *survey;
+};
+
+static bool packed(const struct kinds *k, uint32_t i)
+{
+	return repack_target(k->job, &k->survey->layer[i]) != NULL;
+}
+
 /* Layer `first` stands for all that are alike; where that is every
  * one, the class of modules does for a name. */
-static int add_group(const struct repack_job *job, uint32_t first,
+static int add_group(const struct kinds *k, uint32_t first,
 		     struct cJSON *groups, struct err *err)
 {
-	const struct survey *s = job->survey;
+	const struct survey *s = k->survey;
 	const struct ql_spec *is = &s->layer[first].spec;
 	struct cJSON *names = cJSON_CreateArray(), *g;
 	char key[32] = "group_";
 	bool all = true;
 
 	for (uint32_t i = 0; names && i < s->count; i++) {
-		if (!repack_target(job, &s->layer[i]))
+		if (!packed(k, i))
 			continue;
 		if (alike(&s->layer[i].spec, is))
 			cJSON_AddItemToArray(names, cJSON_CreateString(
@@ -160,22 +172,22 @@ static int add_group(const struct repack_job *job, uint32_t first,
 }
 
 /* Is an earlier layer of the same kind? */
-static bool seen(const struct repack_job *job, uint32_t at)
+static bool seen(const struct kinds *k, uint32_t at)
 {
-	const struct survey *s = job->survey;
+	const struct survey *s = k->survey;
 
 	for (uint32_t i = 0; i < at; i++)
-		if (repack_target(job, &s->layer[i]) &&
+		if (packed(k, i) &&
 		    alike(&s->layer[i].spec, &s->layer[at].spec))
 			return true;
 	return false;
 }
 
-static int ct_config(const struct repack_job *job, struct cJSON *o,
-		     struct err *err)
+static int ct_config(const struct repack_job *job, const struct survey *s,
+		     struct cJSON *o, struct err *err)
 {
-	const struct survey *s = job->survey;
-	struct cJSON *groups = NULL, *dense = dense_names(job);
+	const struct kinds k = { job, s };
+	struct cJSON *groups = NULL, *dense = dense_names(job, s);
 
 	if (!dense || !cJSON_AddItemToObject(o, "ignore", dense)) {
 		cJSON_Delete(dense);
@@ -190,15 +202,16 @@ static int ct_config(const struct repack_job *job, struct cJSON *o,
 	    !cJSON_AddNullToObject(o, "kv_cache_scheme"))
 		return lacks_memory(err);
 	for (uint32_t i = 0; i < s->count; i++)
-		if (repack_target(job, &s->layer[i]) && !seen(job, i) &&
-		    add_group(job, i, groups, err))
+		if (packed(&k, i) && !seen(&k, i) &&
+		    add_group(&k, i, groups, err))
 			return -1;
 	return 0;
 }
 
 /* ---- both ---- */
 
-int repack_config_foreign(const struct repack_job *job, struct cJSON **out,
+int repack_config_foreign(const struct repack_job *job,
+			  const struct survey *after, struct cJSON **out,
 			  struct err *err)
 {
 	struct cJSON *o;
@@ -209,8 +222,8 @@ int repack_config_foreign(const struct repack_job *job, struct cJSON **out,
 	o = cJSON_CreateObject();
 	if (!o)
 		return lacks_memory(err);
-	if (job->to == &qf_awq ? awq_config(job, o, err)
-			       : ct_config(job, o, err)) {
+	if (job->to == &qf_awq ? awq_config(job, after, o, err)
+			       : ct_config(job, after, o, err)) {
 		json_free(o);
 		return -1;
 	}

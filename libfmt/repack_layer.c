@@ -26,14 +26,14 @@ static void dense_plan(const struct ql_spec *spec, enum dtype type,
 }
 
 int repack_layer_plan(const struct repack_job *job,
-		      const struct survey_layer *l, struct qf_plan *plan,
+		      const struct repack_item *item, struct qf_plan *plan,
 		      struct err *err)
 {
-	const struct qfmt *to = repack_target(job, l);
+	const struct qfmt *to = repack_target(job, item->layer);
 
 	if (to)
-		return to->plan(&l->spec, plan, err);
-	dense_plan(&l->spec, job->dense_type, plan);
+		return to->plan(&item->way->spec, plan, err);
+	dense_plan(&item->way->spec, job->dense_type, plan);
 	return 0;
 }
 
@@ -128,9 +128,10 @@ int repack_layer_convert(const struct repack_job *job,
 	/* what read says names the tensor by itself */
 	if (survey_read(job->model, item->layer->module, &ql, err))
 		return -1;
-	ret = repack_target(job, item->layer) ?
-		      pour_packed(job, &ql, item, w, err) :
-		      pour_dense(job, &ql, item, w, err);
+	if (!repack_way_apply(item->way, &ql, err))
+		ret = repack_target(job, item->layer) ?
+			      pour_packed(job, &ql, item, w, err) :
+			      pour_dense(job, &ql, item, w, err);
 	ql_release(&ql);
 	return ret ? err_ctx(err, "%s", item->layer->module->name) : 0;
 }

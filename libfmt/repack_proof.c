@@ -9,20 +9,22 @@
 
 struct proof {
 	const struct repack_job *job;
+	const struct repack_ways *ways;
 	struct model *back;
 };
 
 static int equal_packed(const struct ql *was, const struct proof *p,
-			const struct qf_module *m, struct err *err)
+			const struct repack_way *w, const struct qf_module *m,
+			struct err *err)
 {
-	uint64_t all = (uint64_t)was->spec.out * was->spec.in;
+	uint64_t all = (uint64_t)w->map.out * w->map.in;
 	struct ql_diff d;
 	struct ql is;
 	int ret;
 
 	if (survey_read(p->back, m, &is, err))
 		return -1;
-	ret = ql_compare(was, &is, &d, err);
+	ret = ql_compare_moved(was, &w->map, &is, &d, err);
 	ql_release(&is);
 	if (!ret && d.unequal)
 		ret = err_set(err, ERR_CHECK,
@@ -33,33 +35,52 @@ static int equal_packed(const struct ql *was, const struct proof *p,
 	return ret;
 }
 
-/* The stored weight is what the source rounds to. */
-static int equal_dense(const struct ql *was, const struct proof *p,
-		       const struct tensor *t, struct err *err)
+/* Row n of the stored weight is what the source rounds to, each in its place.
+ * `row` [in], `want` [bytes of in], is scratch. */
+static int equal_row(const struct ql *was, const struct repack_way *w,
+		     const struct tensor *t, uint32_t n, float *row,
+		     uint8_t *want, struct err *err)
 {
-	size_t bytes = was->spec.in * (tensor_dtype_bits(t->type) / 8);
+	static const uint8_t nothing[4];
+	size_t size = tensor_dtype_bits(t->type) / 8;
+	uint32_t from = ql_map_from(w->map.row, was->spec.out, n);
+	const uint8_t *have = t->data;
+
+	have += (size_t)n * w->map.in * size;
+	if (from != QL_PAD &&
+	    repack_dense_row(was, from, t->type, row, want, err))
+		return -1;
+	for (uint32_t k = 0; k < w->map.in; k++, have += size) {
+		uint32_t at = ql_map_from(w->map.col, was->spec.in, k);
+		bool pad = from == QL_PAD || at == QL_PAD;
+
+		if (memcmp(pad ? nothing : want + at * size, have, size) != 0)
+			return err_set(err, ERR_CHECK,
+				       "%s: weights of output %u differ",
+				       t->name, n);
+	}
+	return 0;
+}
+
+static int equal_dense(const struct ql *was, const struct proof *p,
+		       const struct repack_way *w, const struct tensor *t,
+		       struct err *err)
+{
 	float *row = mem_alloc(was->spec.in, sizeof(*row), err);
 	uint8_t *want = mem_alloc(was->spec.in, 4, err);
-	const uint8_t *have = t->data;
 	int ret = -1;
 
 	if (!row || !want)
 		goto out;
 	if (t->type != p->job->dense_type ||
-	    !tensor_is_shape(t, 2, was->spec.out, was->spec.in)) {
+	    !tensor_is_shape(t, 2, w->map.out, w->map.in)) {
 		err_set(err, ERR_CHECK, "%s: type or shape is not as planned",
 			t->name);
 		goto out;
 	}
-	for (uint32_t n = 0; n < was->spec.out; n++, have += bytes) {
-		if (repack_dense_row(was, n, t->type, row, want, err))
+	for (uint32_t n = 0; n < w->map.out; n++)
+		if (equal_row(was, w, t, n, row, want, err))
 			goto out;
-		if (memcmp(want, have, bytes) != 0) {
-			err_set(err, ERR_CHECK,
-				"%s: weights of output %u differ", t->name, n);
-			goto out;
-		}
-	}
 	ret = 0;
 out:
 	free(row);
@@ -71,6 +92,7 @@ static int prove_layer(void *ctx, uint32_t i, struct err *err)
 {
 	const struct proof *p = ctx;
 	const struct survey_layer *l = &p->job->survey->layer[i];
+	const struct repack_way *w = &p->ways->way[i];
 	const struct qf_module *m =
 		model_module(p->back, l->module->name);
 	const struct tensor *t = m ? qf_part(m, "weight") : NULL;
@@ -84,8 +106,8 @@ static int prove_layer(void *ctx, uint32_t i, struct err *err)
 			       l->module->name);
 	if (survey_read(p->job->model, l->module, &was, err))
 		return -1;
-	ret = repack_target(p->job, l) ? equal_packed(&was, p, m, err) :
-					 equal_dense(&was, p, t, err);
+	ret = repack_target(p->job, l) ? equal_packed(&was, p, w, m, err) :
+					 equal_dense(&was, p, w, t, err);
 	ql_release(&was);
 	return ret;
 }
@@ -108,45 +130,59 @@ static int same_bytes(const struct tensor *a, const struct tensor *b)
 	return !a->size || memcmp(a->data, b->data, a->size) == 0;
 }
 
-/* Every tensor that is no part of a quantized layer is there, byte for byte. */
-static int prove_copies(const struct proof *p, struct err *err)
+/* Layers, by the places of their tensors in the model's table. */
+static void find_owners(const struct survey *s, const struct model *m,
+			const struct survey_layer **owner)
 {
-	const struct model *m = p->job->model;
-	const struct survey *s = p->job->survey;
-	uint8_t *quantized = mem_alloc(m->tensor_count, 1, err);
-	int ret = -1;
-
-	if (!quantized)
-		return -1;
 	for (uint32_t i = 0; i < s->count; i++) {
 		const struct qf_module *q = s->layer[i].module;
 
-		for (uint32_t k = 0; s->layer[i].format && k < q->count; k++)
-			if (survey_owns(&s->layer[i], &q->part[k]))
-				quantized[&q->part[k] - m->tensor] = 1;
+		for (uint32_t k = 0; k < q->count; k++)
+			owner[&q->part[k] - m->tensor] = &s->layer[i];
 	}
-	for (uint32_t i = 0; i < m->tensor_count; i++) {
-		const struct tensor *t =
-			model_find(p->back, m->tensor[i].name);
+}
 
-		if (quantized[i])
-			continue;
-		if (!t || !same_bytes(&m->tensor[i], t)) {
-			err_set(err, ERR_CHECK, "%s: %s", m->tensor[i].name,
-				t ? "the copy differs" : "not in the result");
-			goto out;
-		}
-	}
-	ret = 0;
-out:
-	free(quantized);
+/* A tensor beside the codes of its layer (or of none): byte for byte the
+ * same, or moved as the layer is. */
+static int prove_copy(const struct proof *p, const struct survey_layer *l,
+		      const struct tensor *was, struct err *err)
+{
+	const struct tensor *is = model_find(p->back, was->name);
+	const struct repack_way *w =
+		l ? &p->ways->way[l - p->job->survey->layer] : NULL;
+	uint64_t dim[2];
+
+	if (!is)
+		return err_set(err, ERR_CHECK, "%s: not in the result",
+			       was->name);
+	if (w && w->moved && !repack_move_shape(w, was, &l->spec, dim) ?
+	    repack_move_same(w, &l->spec, was, is) : same_bytes(was, is))
+		return 0;
+	return err_set(err, ERR_CHECK, "%s: the copy differs", was->name);
+}
+
+/* Every tensor that is no part of a quantized layer is there. */
+static int prove_copies(const struct proof *p, struct err *err)
+{
+	const struct model *m = p->job->model;
+	const struct survey_layer **owner =
+		mem_alloc(m->tensor_count, sizeof(*owner), err);
+	int ret = 0;
+
+	if (!owner)
+		return -1;
+	find_owners(p->job->survey, m, owner);
+	for (uint32_t i = 0; !ret && i < m->tensor_count; i++)
+		if (!owner[i] || !survey_owns(owner[i], &m->tensor[i]))
+			ret = prove_copy(p, owner[i], &m->tensor[i], err);
+	free(owner);
 	return ret;
 }
 
-int repack_prove(const struct repack_job *job, uint64_t *weights,
-		 struct err *err)
+int repack_prove(const struct repack_job *job, const struct repack_ways *w,
+		 uint64_t *weights, struct err *err)
 {
-	struct proof p = { .job = job };
+	struct proof p = { .job = job, .ways = w };
 	struct pool pool = {
 		.count = job->survey->count, .threads = job->threads,
 		.fn = prove_layer, .cost = layer_cost, .ctx = &p,

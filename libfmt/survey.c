@@ -205,12 +205,15 @@ static int32_t larger_group(int32_t a, int32_t b)
 	return a == -1 || b == -1 ? -1 : a > b ? a : b;
 }
 
-static int fold(const struct model *m, struct survey *s, struct err *err)
+int survey_sum(const struct model *m, struct survey *s, struct err *err)
 {
 	const struct survey_layer *first = NULL, *act = NULL;
 	struct qf_hint hint;
 	bool skip;
 
+	s->bits = 0;
+	s->group_size = 0;
+	s->desc_act = s->sym = s->mixed = false;
 	for (uint32_t i = 0; i < s->count; i++) {
 		const struct survey_layer *l = &s->layer[i];
 		int32_t gs;
@@ -278,7 +281,7 @@ int survey_model(const struct model *m, struct survey *out, struct err *err)
 	out->bytes = model_bytes(m);
 	add_parameters(m, out);
 	add_bits(out);
-	if (fold(m, out, err))
+	if (survey_sum(m, out, err))
 		goto fail;
 	return 0;
 fail:

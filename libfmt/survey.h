@@ -49,6 +49,8 @@ struct survey {
 
 int survey_model(const struct model *m, struct survey *out, struct err *err);
 void survey_release(struct survey *s);
+/* The common values (bits to mixed) again, after the layers were changed. */
+int survey_sum(const struct model *m, struct survey *s, struct err *err);
 
 /* As strcmp, but numbers in names count as numbers: block 2 before 10. */
 int survey_order(const char *a, const char *b);

@@ -35,7 +35,8 @@ static const struct opt options[] = {
 	{ AT_CHOICE(to), .name = "to", .arg = "FORMAT",
 	  .help = "layout written; a dense model stays dense by itself",
 	  .def = "gptq",
-	  .names = "gptq|gptq_v2|marlin|awq|compressed-tensors|gguf|dense" },
+	  .names = "gptq|gptq_v2|gptq_p|marlin|awq|compressed-tensors|gguf|"
+		"dense" },
 	{ AT_CHOICE(dtype), .name = "dtype", .arg = "TYPE",
 	  .help = "of dense weights, with --to dense (default: the model's)",
 	  .names = "f16|bf16|f32" },
@@ -57,19 +58,20 @@ static const struct opt options[] = {
 	{ AT_FLAG(fix), .name = "fix",
 	  .help = "do what gptq-inspect --doctor proposes; keeps the layout "
 		"unless --to is given" },
+	{ .kind = OPT_HEAD, .help = "Changes that keep every weight" },
 	{ AT_CHOICE(act_order), .name = "act-order", .arg = "HOW",
 	  .help = "keep g_idx, sort rows by group, or drop it where that is "
 		"lossless", .def = "keep",
 	  .names = "keep|sort|drop" },
 	{ AT_INT(group_size), .name = "group-size", .arg = "N",
 	  .help = "split groups into smaller ones",
-	  .lo = 1, .hi = 1 << 24, .absent = LATER "; groups stay as they are" },
+	  .lo = 1, .hi = 1 << 24 },
 	{ AT_INT(bits), .name = "bits", .arg = "N",
-	  .help = "widen codes", .lo = 2, .hi = 8,
-	  .absent = LATER "; codes stay as wide as they are" },
+	  .help = "widen codes, so that kernels of 4 or 8 bits take them",
+	  .lo = 2, .hi = 8 },
 	{ AT_INT(pad_mlp), .name = "pad-mlp", .arg = "N",
-	  .help = "zero-pad the MLP to a multiple", .lo = 1,
-	  .hi = 1 << 20, .absent = LATER "; sizes stay as they are" },
+	  .help = "zero-pad the MLP's inner size to a multiple of N", .lo = 1,
+	  .hi = 1 << 20 },
 	{ .kind = OPT_END }
 };
 
@@ -94,7 +96,6 @@ struct job {
 static int check_args(struct job *j, struct err *err)
 {
 	const struct args *a = j->args;
-	char how[32];
 
 	j->to = opt_choice(j->call->opt, "to", j->to_name);
 	if (!a->output && !a->plan)
@@ -103,10 +104,6 @@ static int check_args(struct job *j, struct err *err)
 	if (a->single_file && opt_given(j->call->opt, "shard-size"))
 		return err_set(err, ERR_USAGE, "--single-file and "
 			       "--shard-size contradict each other");
-	if (a->act_order)
-		return err_set(err, ERR_UNSUP, "--act-order %s " LATER
-			       "; keep is",
-			       opt_choice(j->call->opt, "act-order", how));
 	return 0;
 }
 
@@ -179,12 +176,22 @@ static int open_model(struct job *j, struct err *err)
 		return err_set(err, ERR_UNSUP, "%s is dense: --to %s would "
 			       "have to quantize it", j->call->model, j->to);
 	}
+	if (!strcmp(j->to, "dense") &&
+	    (a->act_order || a->group_size || a->bits))
+		return err_set(err, ERR_USAGE, "dense weights have no codes: "
+			       "--%s does not go with --to dense",
+			       a->act_order ? "act-order" :
+			       a->group_size ? "group-size" : "bits");
 	if (opt_given(j->call->opt, "dtype") && strcmp(j->to, "dense"))
 		return err_set(err, ERR_UNSUP, "--dtype with --to %s " LATER
 			       "; it is for --to dense", j->to);
 	j->work = (struct repack_job) {
 		.model = j->model, .survey = &j->survey,
 		.dense_type = dense_type(j),
+		.order = (enum repack_order)a->act_order,
+		.group_size = (uint32_t)a->group_size,
+		.bits = (uint32_t)a->bits,
+		.pad_mlp = (uint32_t)a->pad_mlp,
 		.shard_size = a->single_file ? 0 : a->shard_size,
 		.prove = a->check, .lossy = a->lossy, .fix = a->fix,
 		.sym = sym, .threads = j->call->threads,
@@ -283,6 +290,7 @@ static struct cJSON *result_json(const struct job *j)
 	ui_json_text(o, "to", j->to);
 	cJSON_AddNumberToObject(o, "layers", r->layers);
 	cJSON_AddNumberToObject(o, "copied", r->copied);
+	cJSON_AddNumberToObject(o, "moved", r->moved);
 	cJSON_AddNumberToObject(o, "bytes", (double)r->bytes);
 	cJSON_AddNumberToObject(o, "shards", r->shards);
 	cJSON_AddNumberToObject(o, "proven", (double)r->proven);
@@ -295,11 +303,17 @@ static struct cJSON *result_json(const struct job *j)
 static void print_summary(const struct job *j)
 {
 	const struct repack_report *r = &j->report;
-	char size[32], time[32], proven[32];
+	char size[32], time[32], proven[32], moved[48] = "";
 
-	ui_note(j->call->ui, "%s to %s: %u layer%s converted, %u tensor%s "
+	if (r->moved)
+		snprintf(moved, sizeof(moved), "%u tensor%s moved, ", r->moved,
+			 ui_plural(r->moved));
+	if (j->args->act_order == REPACK_SORT)
+		ui_note(j->call->ui, "note: sorted rows are read by this "
+			"program alone; --act-order keep takes them back");
+	ui_note(j->call->ui, "%s to %s: %u layer%s converted, %s%u tensor%s "
 		"copied, %s in %u file%s, %s%s, %s", j->survey.format, j->to,
-		r->layers, ui_plural(r->layers), r->copied,
+		r->layers, ui_plural(r->layers), moved, r->copied,
 		ui_plural(r->copied), ui_bytes(r->bytes, size), r->shards,
 		ui_plural(r->shards),
 		r->proven ? ui_count(r->proven, proven) : "not checked",

@@ -212,6 +212,9 @@ static int accept(const struct ql_spec *s, struct err *err)
 	if (s->zero_kind != QL_POINT)
 		return err_set(err, ERR_UNSUP, "compressed-tensors holds whole "
 			       "zero points only, this layer's are fractions");
+	if (s->sorted && s->act_order)
+		return err_set(err, ERR_UNSUP, "compressed-tensors has no "
+			       "place for the order of sorted rows");
 	if (s->in % s->group_size)
 		return err_set(err, ERR_UNSUP, "compressed-tensors' groups "
 			       "must divide the inputs: %u inputs in groups "

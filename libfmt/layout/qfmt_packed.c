@@ -8,6 +8,7 @@
 #include "bits.h"
 #include "qfmt_impl.h"
 #include "qfmt_zeros.h"
+#include "qlop.h"
 
 #include <assert.h>
 #include <math.h>
@@ -93,12 +94,14 @@ struct small {
 	struct packed p;
 	struct ql_spec spec;
 	uint32_t *group_of; /* [in] */
+	uint32_t *perm;     /* [in], of a sorted layer, else NULL */
 	uint16_t *zero;     /* [groups][out] */
 };
 
 static void small_release(struct small *s)
 {
 	free(s->group_of);
+	free(s->perm);
 	free(s->zero);
 }
 
@@ -146,6 +149,32 @@ static uint32_t parts_odd(const struct small *s, const struct qf_module *m)
 	return odd;
 }
 
+/* The groups of a sorted layer, in the order of its inputs again. */
+static int unsort_groups(struct small *s, struct err *err)
+{
+	struct ql_spec *spec = &s->spec;
+	uint32_t *group_of;
+
+	s->perm = mem_alloc(spec->in, sizeof(*s->perm), err);
+	if (!s->perm || qf_packed_perm(&s->p, spec->in, s->perm, err))
+		return -1;
+	spec->sorted = 1;
+	spec->act_order = 1;
+	if (!s->p.perm->data)
+		return 0;
+	group_of = mem_alloc(spec->in, sizeof(*group_of), err);
+	if (!group_of)
+		return -1;
+	for (uint32_t k = 0; k < spec->in; k++)
+		group_of[s->perm[k]] = s->group_of[k];
+	free(s->group_of);
+	s->group_of = group_of;
+	spec->act_order = 0;
+	for (uint32_t k = 0; k < spec->in; k++)
+		spec->act_order |= group_of[k] != k / spec->group_size;
+	return 0;
+}
+
 /* On failure too, *s is the caller's to release. */
 static int small_load(const struct packed_rule *r, struct qf_layer *l,
 		      struct small *s, struct err *err)
@@ -157,6 +186,7 @@ static int small_load(const struct packed_rule *r, struct qf_layer *l,
 	s->group_of = mem_alloc(s->spec.in, sizeof(*s->group_of), err);
 	if (!s->group_of ||
 	    qf_packed_groups(&s->p, &s->spec, s->group_of, &l->odd, err) ||
+	    (s->p.perm && unsort_groups(s, err)) ||
 	    zeros_load(s, &l->odd, err))
 		return -1;
 	l->odd |= parts_odd(s, l->module);
@@ -200,6 +230,25 @@ static int groups_fill(const struct small *s, struct ql *ql, uint32_t *odd,
 	return 0;
 }
 
+/* The codes of a sorted layer, back in the order of its inputs. */
+static int unsort_codes(const struct small *s, struct ql *ql, struct err *err)
+{
+	uint32_t in = ql->spec.in;
+	uint8_t *row = mem_alloc(in, 1, err);
+
+	if (!row)
+		return -1;
+	for (uint32_t n = 0; n < ql->spec.out; n++) {
+		uint8_t *code = ql->code + (size_t)n * in;
+
+		memcpy(row, code, in);
+		for (uint32_t k = 0; k < in; k++)
+			code[s->perm[k]] = row[k];
+	}
+	free(row);
+	return 0;
+}
+
 static int packed_read(const struct packed_rule *r, struct qf_layer *l,
 		       struct ql *ql, struct err *err)
 {
@@ -209,7 +258,8 @@ static int packed_read(const struct packed_rule *r, struct qf_layer *l,
 	memset(ql, 0, sizeof(*ql));
 	if (small_load(r, l, &s, err))
 		goto out;
-	if (!s.p.codes->data || !s.p.scales->data || !s.zero) {
+	if (!s.p.codes->data || !s.p.scales->data || !s.zero ||
+	    (s.p.perm && !s.p.perm->data)) {
 		err_set(err, ERR_UNSUP, "%s: only its header was read",
 			s.p.codes->name);
 		goto out;
@@ -221,7 +271,8 @@ static int packed_read(const struct packed_rule *r, struct qf_layer *l,
 	memcpy(ql->group_of, s.group_of, s.spec.in * sizeof(*s.group_of));
 	bits_unpack_cols(r->bits, s.spec.bits, s.p.codes->data, s.spec.out,
 			 s.spec.in, ql->code);
-	if (groups_fill(&s, ql, &l->odd, err))
+	if ((s.perm && unsort_codes(&s, ql, err)) ||
+	    groups_fill(&s, ql, &l->odd, err))
 		goto out;
 	ret = 0;
 out:
@@ -252,6 +303,12 @@ static int packed_accept(const struct packed_rule *r,
 	return 0;
 }
 
+/* Without act-order the rows are in order as they are. */
+static bool is_sorted(const struct ql_spec *spec)
+{
+	return spec->sorted && spec->act_order;
+}
+
 static int packed_plan(const struct packed_rule *r, const struct ql_spec *spec,
 		       struct qf_plan *plan, struct err *err)
 {
@@ -265,6 +322,8 @@ static int packed_plan(const struct packed_rule *r, const struct ql_spec *spec,
 	qf_plan_add(plan, r->scales, spec->scale_type, spec->groups,
 		    spec->out);
 	qf_plan_add(plan, r->index, DT_I32, spec->in, 0);
+	if (is_sorted(spec))
+		qf_plan_add(plan, "perm", DT_I32, spec->in, 0);
 	return 0;
 }
 
@@ -332,28 +391,45 @@ static int find_shifts(const struct packed_rule *r, const struct ql *ql,
 	return 0;
 }
 
+/* Row j of the words is input perm[j] (NULL: j); `any` code is shifted. */
+struct order {
+	const int8_t *shift;  /* [out][groups] */
+	bool any;
+	const uint32_t *perm; /* [in] */
+};
+
+static void move_codes(const struct ql *ql, const struct order *o,
+		       uint8_t *moved)
+{
+	uint32_t in = ql->spec.in;
+
+	for (uint32_t n = 0; n < ql->spec.out; n++) {
+		const int8_t *s = o->shift + (size_t)n * ql->spec.groups;
+		const uint8_t *code = ql->code + (size_t)n * in;
+		uint8_t *to = moved + (size_t)n * in;
+
+		for (uint32_t j = 0; j < in; j++) {
+			uint32_t k = o->perm ? o->perm[j] : j;
+
+			to[j] = (uint8_t)(code[k] + s[ql->group_of[k]]);
+		}
+	}
+}
+
 static int codes_write(const struct packed_rule *r, const struct ql *ql,
-		       const int8_t *shift, void *part, struct err *err)
+		       const struct order *o, void *part, struct err *err)
 {
 	uint32_t in = ql->spec.in, out = ql->spec.out;
-	const uint8_t *code = ql->code;
 	uint8_t *moved = NULL;
 
-	if (shift) {
+	if (o->any || o->perm) {
 		moved = mem_alloc((size_t)out * in, 1, err);
 		if (!moved)
 			return -1;
-		for (uint32_t n = 0; n < out; n++) {
-			const int8_t *s = shift + (size_t)n * ql->spec.groups;
-			size_t at = (size_t)n * in;
-
-			for (uint32_t k = 0; k < in; k++)
-				moved[at + k] = (uint8_t)(
-					code[at + k] + s[ql->group_of[k]]);
-		}
-		code = moved;
+		move_codes(ql, o, moved);
 	}
-	bits_pack_cols(r->bits, ql->spec.bits, code, out, in, part);
+	bits_pack_cols(r->bits, ql->spec.bits, moved ? moved : ql->code, out,
+		       in, part);
 	free(moved);
 	return 0;
 }
@@ -382,35 +458,53 @@ static int zeros_write(const struct packed_rule *r, const struct ql *ql,
 	return 0;
 }
 
+static int find_perm(const struct ql *ql, uint32_t *perm, struct err *err)
+{
+	for (uint32_t k = 0; k < ql->spec.in; k++)
+		perm[k] = k;
+	return ql_order(ql->group_of, ql->spec.groups, perm, ql->spec.in, err);
+}
+
 static int packed_write(const struct packed_rule *r, const struct ql *ql,
 			void *const part[], struct err *err)
 {
-	size_t n = (size_t)ql->spec.out * ql->spec.groups;
-	int8_t *shift = NULL;
-	bool any;
+	bool sorted = is_sorted(&ql->spec);
+	struct order o = { .any = false };
+	uint32_t in = ql->spec.in, *perm;
+	int8_t *shift;
+	struct mem_part parts[] = {
+		{ (void **)&shift, (size_t)ql->spec.out * ql->spec.groups, 1 },
+		{ (void **)&perm, in, sizeof(*perm) }
+	};
+	void *mem = mem_block(parts, 2, err);
 	int ret = -1;
 
-	if (packed_accept(r, &ql->spec, err))
+	if (!mem || packed_accept(r, &ql->spec, err) ||
+	    (sorted && find_perm(ql, perm, err)))
 		goto out;
-	shift = mem_alloc(n, 1, err);
-	if (!shift || find_shifts(r, ql, shift, &any, err) ||
-	    codes_write(r, ql, any ? shift : NULL, part[0], err) ||
+	o.shift = shift;
+	o.perm = sorted ? perm : NULL;
+	if (find_shifts(r, ql, shift, &o.any, err) ||
+	    codes_write(r, ql, &o, part[0], err) ||
 	    zeros_write(r, ql, shift, part[1], err) ||
 	    qf_scales_write(ql, false, part[2], err))
 		goto out;
-	for (uint32_t k = 0; k < ql->spec.in; k++)
-		half_put32((uint8_t *)part[3] + 4 * (size_t)k,
-			   ql->group_of[k]);
+	for (uint32_t j = 0; j < in; j++) {
+		half_put32((uint8_t *)part[3] + 4 * (size_t)j,
+			   ql->group_of[sorted ? perm[j] : j]);
+		if (sorted)
+			half_put32((uint8_t *)part[4] + 4 * (size_t)j, perm[j]);
+	}
 	ret = 0;
 out:
-	free(shift);
+	free(mem);
 	return ret;
 }
 
 /* ---- the table ---- */
 
 static const char *const owned[] = { "qweight", "qzeros", "scales", "g_idx",
-				     NULL };
+				     "perm", NULL };
 
 /* A row: the plug-in's calls, bound to the rule of that name. */
 #define ROW(id, text)                                                        \

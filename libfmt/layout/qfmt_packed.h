@@ -4,6 +4,9 @@
  *	qzeros  [G, words(N)]   zeros, packed along the outputs
  *	scales  [G, N]          F16, BF16 or F32
  *	g_idx   [K]             group of each input; may be absent
+ *	perm    [K]             only in sorted layers, which no other program
+ *	                        reads: row j of qweight is input perm[j], and
+ *	                        g_idx[j] its group
  *
  * Source: gptq-formats(5) sections 3, 4 and 5.7. */
 #ifndef LIBFMT_LAYOUT_QFMT_PACKED_H
@@ -28,7 +31,7 @@ struct packed {
 	const struct packed_rule *rule;
 	const struct qf_hint *hint; /* never NULL */
 	const char *module;
-	const struct tensor *codes, *zeros, *scales, *index;
+	const struct tensor *codes, *zeros, *scales, *index, *perm;
 	uint32_t rows, zcols; /* word rows of codes, word columns of zeros */
 };
 
@@ -44,5 +47,10 @@ int qf_packed_sizes(const struct packed *p, struct ql_spec *s,
  * else i / group_size.  Adds to *odd. */
 int qf_packed_groups(const struct packed *p, struct ql_spec *s,
 		     uint32_t *group_of, uint32_t *odd, struct err *err);
+
+/* Where the rows of a sorted layer belong, perm [in]; a list that is no
+ * permutation is ERR_INPUT. */
+int qf_packed_perm(const struct packed *p, uint32_t in, uint32_t *perm,
+		   struct err *err);
 
 #endif

@@ -28,6 +28,7 @@ int qf_packed_find(const struct packed_rule *r, const struct qf_layer *l,
 	p->zeros = qf_part(m, r->zeros);
 	p->scales = qf_part(m, r->scales);
 	p->index = qf_part(m, r->index);
+	p->perm = qf_part(m, "perm");
 	if (!p->codes)
 		return missing(p, r->codes, err);
 	if (!p->scales)
@@ -357,5 +358,36 @@ int qf_packed_groups(const struct packed *p, struct ql_spec *s,
 	ret = 0;
 out:
 	free(count);
+	return ret;
+}
+
+/* ---- sorted rows ---- */
+
+int qf_packed_perm(const struct packed *p, uint32_t in, uint32_t *perm,
+		   struct err *err)
+{
+	const uint8_t *data = p->perm->data;
+	uint8_t *seen = NULL;
+	int ret = -1;
+
+	if (p->perm->type != DT_I32 || !tensor_is_shape(p->perm, 1, in, 0)) {
+		err_set(err, ERR_INPUT, "%s: not I32 [%u]", p->perm->name, in);
+		goto out;
+	}
+	seen = mem_alloc(in, 1, err);
+	if (!seen)
+		goto out;
+	for (uint32_t k = 0; data && k < in; k++) {
+		perm[k] = half_le32(data + 4 * (size_t)k);
+		if (perm[k] >= in || seen[perm[k]]++) {
+			err_set(err, ERR_INPUT, "%s: entry %d of row %u makes "
+				"it no permutation", p->perm->name,
+				(int32_t)perm[k], k);
+			goto out;
+		}
+	}
+	ret = 0;
+out:
+	free(seen);
 	return ret;
 }

@@ -5,6 +5,7 @@
 #include "../base/mem.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -215,27 +216,56 @@ static void row_compare(const float *a, const float *b, uint32_t in,
 	}
 }
 
+uint32_t ql_map_from(const uint32_t *map, uint32_t count, uint32_t i)
+{
+	return i >= count ? QL_PAD : map ? map[i] : i;
+}
+
+int ql_compare_moved(const struct ql *a, const struct ql_map *map,
+		     const struct ql *b, struct ql_diff *diff,
+		     struct err *err)
+{
+	uint32_t in = b->spec.in, out = b->spec.out;
+	float *row, *want, *is;
+	struct mem_part part[] = {
+		{ (void **)&row, a->spec.in, sizeof(*row) },
+		{ (void **)&want, in, sizeof(*want) },
+		{ (void **)&is, in, sizeof(*is) }
+	};
+	void *mem;
+
+	memset(diff, 0, sizeof(*diff));
+	if (in != map->in || out != map->out)
+		return err_set(err, ERR_INPUT,
+			       "a layer of shape [%u, %u] cannot be compared "
+			       "with one of [%u, %u]",
+			       out, in, map->out, map->in);
+	mem = mem_block(part, 3, err);
+	if (!mem)
+		return -1;
+	for (uint32_t n = 0; n < out; n++) {
+		uint32_t from = ql_map_from(map->row, a->spec.out, n);
+
+		if (from != QL_PAD)
+			ql_dequant_row(a, from, row);
+		for (uint32_t k = 0; k < in; k++) {
+			uint32_t at = ql_map_from(map->col, a->spec.in, k);
+			bool pad = from == QL_PAD || at == QL_PAD;
+
+			want[k] = pad ? 0 : row[at];
+		}
+		ql_dequant_row(b, n, is);
+		if (memcmp(want, is, in * sizeof(float)) != 0)
+			row_compare(want, is, in, n, diff);
+	}
+	free(mem);
+	return 0;
+}
+
 int ql_compare(const struct ql *a, const struct ql *b, struct ql_diff *diff,
 	       struct err *err)
 {
-	uint32_t in = a->spec.in, out = a->spec.out;
-	float *row;
+	struct ql_map same = { NULL, NULL, a->spec.out, a->spec.in };
 
-	memset(diff, 0, sizeof(*diff));
-	if (in != b->spec.in || out != b->spec.out)
-		return err_set(err, ERR_INPUT,
-			       "layers of shapes [%u, %u] and [%u, %u] cannot "
-			       "be compared",
-			       out, in, b->spec.out, b->spec.in);
-	row = mem_alloc(in, 2 * sizeof(float), err);
-	if (!row)
-		return -1;
-	for (uint32_t n = 0; n < out; n++) {
-		ql_dequant_row(a, n, row);
-		ql_dequant_row(b, n, row + in);
-		if (memcmp(row, row + in, in * sizeof(float)) != 0)
-			row_compare(row, row + in, in, n, diff);
-	}
-	free(row);
-	return 0;
+	return ql_compare_moved(a, &same, b, diff, err);
 }

@@ -35,6 +35,8 @@ struct ql_spec {
 	uint8_t bits;            /* 2..8 */
 	uint8_t act_order;       /* group_of is not k / group_size */
 	uint8_t sym;             /* every zero is 2^(bits-1) */
+	uint8_t sorted;          /* on disk only: inputs stand in the order of
+				    their groups, the permutation beside them */
 	enum ql_zero zero_kind;
 	enum dtype scale_type;   /* F16, BF16 or F32: as the file stores it */
 };
@@ -74,6 +76,25 @@ struct ql_diff {
 };
 int ql_compare(const struct ql *a, const struct ql *b, struct ql_diff *diff,
 	       struct err *err);
+
+/* Where rows and columns of a moved layer come from.  Places behind the old
+ * sizes are padding: weights of 0. */
+struct ql_map {
+	const uint32_t *row; /* [old out]: place n holds old output row[n];
+				NULL: n */
+	const uint32_t *col; /* [old in], likewise */
+	uint32_t out, in;    /* new sizes, not below the old ones */
+};
+#define QL_PAD UINT32_MAX
+/* Where place i of `count` old ones (and padding behind them) comes from:
+ * QL_PAD for padding. */
+uint32_t ql_map_from(const uint32_t *map, uint32_t count, uint32_t i);
+
+/* ql_compare, where b's weights stand as the map says and its padding is 0;
+ * n and k of *diff are places in b. */
+int ql_compare_moved(const struct ql *a, const struct ql_map *map,
+		     const struct ql *b, struct ql_diff *diff,
+		     struct err *err);
 
 #ifdef __cplusplus
 }

@@ -8,11 +8,6 @@ refused gptq-quantize "$T" -o q --calib x --max-device-memory 4G
 refused gptq-quantize "$T" -o q --calib x --method gptaq
 refused gptq-quantize "$T" -o q --calib x --method hqq
 refused gptq-repack "$Q" -o r --to gguf | sed 's/;.* are/; OTHERS are/'
-refused gptq-repack "$Q" -o r --act-order sort
-refused gptq-repack "$Q" -o r --act-order drop
-refused gptq-repack "$Q" -o r --group-size 64
-refused gptq-repack "$Q" -o r --bits 8
-refused gptq-repack "$Q" -o r --pad-mlp 512
 refused gptq-repack "$Q" -o r --dtype f32
 refused gptq-run "$Q" --chat
 refused gptq-run "$Q" --bench

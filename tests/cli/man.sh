@@ -3,7 +3,7 @@
 ln -s "$ROOT/tests" tests
 for page in "$ROOT"/man/*.1; do
 	name=${page##*/}
-	rm -rf q8 v2 qf dense q4 q3 qm qr qx qv qq shards
+	rm -rf q8 v2 qf dense wide q4 q3 qm qr qx qv qq shards
 	sed -n '/^\.Sh EXAMPLES/,$s/^\$ //p' "$page" | sed 's/\\e/\\/g' >examples
 	[ -s examples ] || echo "$name: no examples"
 	while read -r line; do

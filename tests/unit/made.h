@@ -141,6 +141,8 @@ struct options {
 	uint32_t threads;
 	bool lossy;
 	const struct progress *progress;
+	enum repack_order order;
+	uint32_t group_size, bits, pad_mlp;
 };
 
 struct opened {
@@ -162,6 +164,8 @@ static inline void open_job(struct opened *o, const char *from,
 		.dense_type = opt->type ? opt->type : DT_F16,
 		.shard_size = opt->shard_size, .out = out, .prove = true,
 		.lossy = opt->lossy, .progress = opt->progress,
+		.order = opt->order, .group_size = opt->group_size,
+		.bits = opt->bits, .pad_mlp = opt->pad_mlp,
 		.threads = opt->threads ? opt->threads : 2
 	};
 }

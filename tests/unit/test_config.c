@@ -344,7 +344,7 @@ static void test_write(void **state)
 	struct cJSON *config = parse(
 		"{\"b\": 1, \"quantization_config\": {\"bits\": 8}, \"eps\": "
 		"1e-05, \"torch_dtype\": \"bfloat16\", \"a\": [1, 2.5]}");
-	const struct config_edit edit = { "float16", CONFIG_TIE_YES };
+	const struct config_edit edit = { "float16", CONFIG_TIE_YES, 0 };
 	struct cJSON *quant;
 	struct err err;
 	char *text;
@@ -374,7 +374,7 @@ static void test_write_dense(void **state)
 	struct scratch *s = *state;
 	struct cJSON *config = parse("{\"quantization_config\": {\"bits\": 8},"
 				     "\"dtype\": \"float32\"}");
-	const struct config_edit edit = { "bfloat16", CONFIG_TIE_KEEP };
+	const struct config_edit edit = { "bfloat16", CONFIG_TIE_KEEP, 0 };
 	struct err err;
 	char *text;
 

@@ -276,6 +276,7 @@ static void test_the_proof_sees_every_tensor(void **state)
 	struct scratch *s = *state;
 	struct options v1 = { .to = &qf_gptq };
 	char a[96], b[96], path[128];
+	struct repack_ways ways;
 	struct model *m;
 	struct opened o;
 	struct err err;
@@ -291,7 +292,8 @@ static void test_the_proof_sees_every_tensor(void **state)
 	count = m->tensor_count;
 	model_close(m);
 	open_job(&o, a, b, &v1);
-	must(repack_prove(&o.job, &weights, &err), &err);
+	must(repack_ways_make(&o.job, &ways, &err), &err);
+	must(repack_prove(&o.job, &ways, &weights, &err), &err);
 	for (uint32_t i = 0; i < count; i++) {
 		uint64_t at;
 		uint8_t byte;
@@ -308,7 +310,8 @@ static void test_the_proof_sees_every_tensor(void **state)
 		fseek(f, (long)at, SEEK_SET);
 		assert_int_equal(fwrite(&byte, 1, 1, f), 1);
 		fflush(f);
-		assert_int_equal(repack_prove(&o.job, &weights, &err), -1);
+		assert_int_equal(repack_prove(&o.job, &ways, &weights, &err),
+				 -1);
 		assert_int_equal(err.code, ERR_CHECK);
 		assert_non_null(strstr(err.msg, "proof: model."));
 		byte ^= 1;
@@ -316,7 +319,8 @@ static void test_the_proof_sees_every_tensor(void **state)
 		assert_int_equal(fwrite(&byte, 1, 1, f), 1);
 		fclose(f);
 	}
-	must(repack_prove(&o.job, &weights, &err), &err);
+	must(repack_prove(&o.job, &ways, &weights, &err), &err);
+	repack_ways_release(&ways);
 	close_job(&o);
 }
 

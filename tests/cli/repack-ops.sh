@@ -1,0 +1,34 @@
+# Changes that keep every weight: what the plan says, and the text stays.
+. "$ROOT/tests/cli/lib"
+text() {
+	gptq-run "$1" -q -p 'Once upon' -n 16 --temp 0 2>/dev/null
+}
+text "$Q" >want
+same() {
+	text "$1" >have
+	cmp want have || echo "$1: another text"
+}
+gptq-repack "$Q" --plan --bits 8 --group-size 32 --pad-mlp 512 | head -n 4
+gptq-repack "$Q" -o all --bits 8 --group-size 32 --pad-mlp 512
+gptq-inspect all | sed -n '/bits /p; /group/p'
+grep intermediate all/config.json
+same all
+# wider codes than asked for, larger groups, groups that are not whole
+status gptq-repack "$Q" -o no --bits 3 2>&1
+status gptq-repack "$Q" -o no --group-size 256 2>&1
+status gptq-repack "$Q" -o no --pad-mlp 1000 2>&1
+status gptq-repack "$Q" -o no --to dense --bits 8 2>&1
+# act-order: sorted rows and back, and where it cannot be dropped
+gptq-quantize "$T" -q -o act --calib "$T/calibration.txt" --samples 2 \
+	--seqlen 64 --desc-act >/dev/null
+text act >want
+gptq-repack act -o sorted --act-order sort
+same sorted
+gptq-repack sorted -q -o back >/dev/null
+cmp act/model.safetensors back/model.safetensors
+status gptq-repack act -o no --act-order drop 2>&1
+gptq-repack act --plan --act-order drop | sed -n '/layers.0/p'
+# the planar layout
+gptq-repack "$Q" -q -o planar --to gptq_p >/dev/null
+gptq-repack planar -q -o flat >/dev/null
+cmp "$Q/model.safetensors" flat/model.safetensors
