@@ -171,7 +171,8 @@ static int unsort_groups(struct small *s, struct err *err)
 	s->group_of = group_of;
 	spec->act_order = 0;
 	for (uint32_t k = 0; k < spec->in; k++)
-		spec->act_order |= group_of[k] != k / spec->group_size;
+		if (group_of[k] != k / spec->group_size)
+			spec->act_order = 1;
 	return 0;
 }
 

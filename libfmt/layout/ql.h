@@ -35,10 +35,10 @@ struct ql_spec {
 	uint8_t bits;            /* 2..8 */
 	uint8_t act_order;       /* group_of is not k / group_size */
 	uint8_t sym;             /* every zero is 2^(bits-1) */
-	uint8_t sorted;          /* on disk only: inputs stand in the order of
-				    their groups, the permutation beside them */
 	enum ql_zero zero_kind;
 	enum dtype scale_type;   /* F16, BF16 or F32: as the file stores it */
+	uint8_t sorted;          /* on disk only: inputs stand in the order of
+				    their groups, the permutation beside them */
 };
 
 struct ql {

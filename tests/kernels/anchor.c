@@ -26,7 +26,8 @@ static void anchor_products(struct kit *k)
 	uint8_t code[3] = { 3, 0, 1 };
 	float scale[2] = { 0.5F, 0.25F }, zero[2] = { 1, 2 };
 	uint32_t group[3] = { 1, 0, 1 };
-	struct ql ql = { { 1, 3, 2, 2, 2, 1, 0, QL_POINT, DT_F32 }, code,
+	struct ql ql = { { 1, 3, 2, 2, 2, 1, 0, QL_POINT, DT_F32, 0 },
+			 code,
 			 scale, zero, group, NULL };
 	struct be_qw *w = NULL;
 	struct be_mat y = f32(c, 2, 1);

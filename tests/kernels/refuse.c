@@ -75,7 +75,8 @@ static void refuse_weights(struct kit *k)
 	uint8_t code[4] = { 0 };
 	float scale[2] = { 1, 1 }, zero[2] = { 0, 0 };
 	uint32_t group[4] = { 0, 0, 1, 2 };
-	struct ql ql = { { 1, 4, 2, 2, 4, 0, 0, QL_POINT, DT_F32 }, code,
+	struct ql ql = { { 1, 4, 2, 2, 4, 0, 0, QL_POINT, DT_F32, 0 },
+			 code,
 			 scale, zero, group, NULL };
 	struct be_qw *w = NULL;
 
