@@ -77,8 +77,8 @@ static int pad(const struct repack_job *job, struct repack_ways *w,
 	if (!job->pad_mlp)
 		return 0;
 	if (!c || !json_find(job->model->config, "intermediate_size"))
-		return err_set(err, ERR_UNSUP, "--pad-mlp needs the config.json "
-			       "of a Llama, which tells the MLP's sizes");
+		return err_set(err, ERR_UNSUP, "--pad-mlp needs a Llama's "
+			       "config.json, which tells the MLP's sizes");
 	inter = ((uint64_t)c->inter + job->pad_mlp - 1) / job->pad_mlp *
 		job->pad_mlp;
 	if (inter > QL_DIM_MAX)
