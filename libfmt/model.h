@@ -15,7 +15,6 @@
 #ifndef LIBFMT_MODEL_H
 #define LIBFMT_MODEL_H
 
-#include "base/hash.h"
 #include "config.h"
 #include "container/tensor.h"
 #include "layout/qfmt.h"
@@ -109,14 +108,9 @@ int model_hint(const struct model *m, const char *module, struct qf_hint *out,
 /* The hyper-parameters, where config.json is that of a Llama; else NULL. */
 const struct llama_config *model_llama(const struct model *m);
 
-/* This tensor will not be read soon, see io_forget. */
-void model_forget(const struct model *m, const struct tensor *t);
-/* XXH3-128 of the whole: names, types, shapes and bytes of all tensors in the
- * order of the names, whatever the files; and of each tensor's bytes into
- * each[tensor_count] when that is not NULL.  Reads every weight once. */
-int model_hash(const struct model *m, const struct progress *progress,
-	       char (*each)[HASH_HEX], char all[HASH_HEX], struct err *err);
-
+/* n bytes of a tensor from `off` on will not be read soon, see io_forget. */
+void model_forget(const struct model *m, const struct tensor *t, uint64_t off,
+		  uint64_t n);
 /* Sum of all tensor bytes. */
 uint64_t model_bytes(const struct model *m);
 

@@ -171,3 +171,10 @@ uint64_t model_bytes(const struct model *m)
 		sum += m->tensor[i].size;
 	return sum;
 }
+
+void model_forget(const struct model *m, const struct tensor *t, uint64_t off,
+		  uint64_t n)
+{
+	if (t->offset != TENSOR_COPIED && t->file < m->file_count)
+		io_forget(m->file[t->file].src, t->offset + off, n);
+}

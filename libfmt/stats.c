@@ -277,6 +277,9 @@ static int read_layer(struct gather *g, uint32_t i, struct err *err)
 out:
 	free(scratch);
 	ql_release(&ql);
+	for (uint32_t k = 0; k < s->module->count; k++)
+		model_forget(g->job->model, &s->module->part[k], 0,
+			     s->module->part[k].size);
 	return ret;
 }
 
@@ -297,6 +300,8 @@ static int read_piece(struct gather *g, const struct item *it,
 		stats_add(v, x, (size_t)n);
 	}
 	free(x);
+	model_forget(g->job->model, t, it->from * tensor_dtype_bits(t->type) /
+		     8, it->n * tensor_dtype_bits(t->type) / 8);
 	return 0;
 }
 

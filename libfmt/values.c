@@ -56,10 +56,23 @@ void values_release(struct values *v)
 	memset(v, 0, sizeof(*v));
 }
 
+#define PIECE ((uint64_t)16 << 20) /* bytes that are let go of at a time */
+
+/* Of a large tensor only the piece that is read stays in memory. */
+static void let_go(const struct values *v, uint64_t from, uint64_t n)
+{
+	uint64_t unit = tensor_dtype_bits(v->tensor->type) / 8;
+	uint64_t first = from * unit / PIECE, last = (from + n) * unit / PIECE;
+
+	if (v->model && first != last)
+		model_forget(v->model, v->tensor, first * PIECE, PIECE);
+}
+
 void values_load(struct values *v, uint64_t from, uint64_t n, float *out)
 {
 	if (v->tensor) {
 		tensor_load_f32(v->tensor, from, n, out);
+		let_go(v, from, n);
 		return;
 	}
 	while (n) {
@@ -159,6 +172,22 @@ void values_list_release(struct values_list *l)
 int values_open(const struct model *m, const struct values_ref *ref,
 		struct values *v, struct err *err)
 {
-	return ref->layer ? values_open_layer(m, ref->layer->module, v, err) :
-			    values_open_tensor(ref->tensor, v, err);
+	if (ref->layer)
+		return values_open_layer(m, ref->layer->module, v, err);
+	if (values_open_tensor(ref->tensor, v, err))
+		return -1;
+	v->model = m;
+	return 0;
+}
+
+void values_close(const struct model *m, const struct values_ref *ref,
+		  struct values *v)
+{
+	const struct tensor *t = ref->layer ? ref->layer->module->part :
+					      ref->tensor;
+	uint32_t count = ref->layer ? ref->layer->module->count : 1;
+
+	values_release(v);
+	for (uint32_t i = 0; i < count; i++)
+		model_forget(m, &t[i], 0, t[i].size);
 }

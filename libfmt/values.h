@@ -13,6 +13,8 @@ struct err;
 
 struct values {
 	const struct tensor *tensor; /* NULL for a linear */
+	const struct model *model;   /* its, to let go of what was read; or
+					NULL */
 	struct ql ql;                /* of a linear, else zeroed */
 	int rank;
 	uint64_t dim[TENSOR_RANK], count;
@@ -56,5 +58,8 @@ int values_list_init(const struct model *m, const struct survey *s,
 void values_list_release(struct values_list *l); /* accepts zeroed */
 int values_open(const struct model *m, const struct values_ref *ref,
 		struct values *v, struct err *err);
+/* Release, and let go of what was read of the files. */
+void values_close(const struct model *m, const struct values_ref *ref,
+		  struct values *v);
 
 #endif

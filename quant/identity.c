@@ -1,8 +1,10 @@
 #include "identity.h"
 
+#include "../kernels/tile.h"
 #include "../libfmt/base/err.h"
 #include "../libfmt/base/hash.h"
 #include "../libfmt/base/json.h"
+#include "../libfmt/digest.h"
 #include "../libfmt/model.h"
 #include "rules.h"
 
@@ -54,16 +56,23 @@ static int add_device(struct cJSON *o, const struct gq_job *job,
 static int add_hashes(struct cJSON *o, const struct gq_job *job,
 		      struct err *err)
 {
+	const struct digest_job whole = { .model = job->model,
+		.threads = tile_cores(), .progress = job->progress };
 	const struct calib *c = job->calib;
 	char hex[HASH_HEX], *text = json_print(job->model->config, false, err);
+	struct digest d;
+	int ret;
 
 	if (!text)
 		return -1;
 	hash_bytes(text, strlen(text), hex);
 	free(text);
 	if (add_text(o, "config", hex, err) ||
-	    model_hash(job->model, job->progress, NULL, hex, err) ||
-	    add_text(o, "weights", hex, err))
+	    digest_model(&whole, &d, err))
+		return -1;
+	ret = add_text(o, "weights", d.model, err);
+	digest_release(&d);
+	if (ret)
 		return -1;
 	if (!c)
 		return 0;

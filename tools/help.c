@@ -40,9 +40,10 @@ static void help_row(const struct opt *o)
 
 	if (o->letter)
 		snprintf(dash, sizeof(dash), "-%c,", o->letter);
-	n = printf("  %-3s --%s%s%s", o->letter ? dash : "", o->name,
-		   o->arg ? " " : "",
-		   !o->arg ? "" : o->kind == OPT_CHOICE ? o->names : o->arg);
+	n = printf("  %-3s --%s%s%s%s", o->letter ? dash : "", o->name,
+		   !o->arg ? "" : o->maybe ? " [" : " ",
+		   !o->arg ? "" : o->kind == OPT_CHOICE ? o->names : o->arg,
+		   o->maybe ? "]" : "");
 	/* a default of a flag is told by its help text */
 	snprintf(text, sizeof(text), "%s%s%s%s", o->help,
 		 o->arg && o->def ? " (default: " : "",
@@ -222,7 +223,7 @@ static void zsh_rows(const struct opt *o)
 		quoted(o->help, true);
 		putchar(']');
 		if (o->arg)
-			printf(":%s:", o->arg);
+			printf("%s%s:", o->maybe ? "::" : ":", o->arg);
 		if (o->kind == OPT_CHOICE) {
 			putchar('(');
 			put_names(o->names, ' ');
@@ -284,7 +285,7 @@ static void fish_rows(const char *applet, const struct opt *o)
 			if (o->letter)
 				printf(" -s %c", o->letter);
 			printf(" -l %s", o->name);
-			if (o->arg)
+			if (o->arg && !o->maybe)
 				printf(takes_path(o) ? " -r" : " -x");
 			if (o->kind == OPT_CHOICE) {
 				printf(" -a '");

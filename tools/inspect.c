@@ -10,18 +10,17 @@
 #include "../libfmt/base/mem.h"
 #include "applets.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define LATER "is not in this version"
 
 struct args {
-	bool tensors, layers, files, stats, doctor, kernels, hash, print_path;
+	bool tensors, layers, files, stats, doctor, kernels, print_path;
 	bool raw, config;
 	const char *match, *tensor, *diff;
 	int64_t head;
+	int hash;               /* as the option's names stand */
 };
 #define OPT_ARGS struct args
 
@@ -36,8 +35,10 @@ static const struct opt options[] = {
 		"files" },
 	{ AT_TEXT(match), .name = "match", .arg = "REGEX",
 	  .help = "only tensors and layers whose name matches" },
-	{ AT_FLAG(hash), .name = "hash",
-	  .help = "XXH3-128 of each tensor and of the model" },
+	{ AT_CHOICE(hash), .name = "hash", .arg = "WHAT", .maybe = true,
+	  .def = "bytes", .names = "bytes|weights",
+	  .help = "XXH3-128 of each tensor and of the model; weights: of what "
+		"they mean, whatever the layout" },
 	{ AT_FLAG(doctor), .name = "doctor",
 	  .help = "every known problem, who refuses it and what mends it; "
 		"exit 1 on an error" },
@@ -64,92 +65,20 @@ static const struct opt options[] = {
 	{ .kind = OPT_END }
 };
 
-/* ---- --match ---- */
+/* ---- --hash ---- */
 
-/* A search, not a match from the start: "--match q_proj" is what people type.
- * Without an expression everything matches. */
-static bool matches(const pcre2_code *re, pcre2_match_data *md,
-		    const char *name)
-{
-	return !re || pcre2_match(re, (PCRE2_SPTR)name, PCRE2_ZERO_TERMINATED,
-				  0, 0, md, NULL) >= 0;
-}
-
-static int compile(const char *pattern, pcre2_code **re,
-		   pcre2_match_data **md, struct err *err)
-{
-	PCRE2_UCHAR text[128];
-	PCRE2_SIZE at;
-	int code;
-
-	*re = NULL;
-	*md = NULL;
-	if (!pattern)
-		return 0;
-	*re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, 0,
-			    &code, &at, NULL);
-	if (!*re) {
-		pcre2_get_error_message(code, text, sizeof(text));
-		return err_set(err, ERR_USAGE, "--match: '%s': %s", pattern,
-			       (const char *)text);
-	}
-	*md = pcre2_match_data_create_from_pattern(*re, NULL);
-	return *md ? 0 : err_set(err, ERR_RESOURCE, "not enough memory");
-}
-
-/* Decide once what is shown; both printers only look at the two arrays. */
-static int narrow(struct inspect *r, const char *pattern, struct err *err)
-{
-	pcre2_match_data *md;
-	pcre2_code *re;
-	int ret = -1;
-
-	if (compile(pattern, &re, &md, err))
-		goto out;
-	r->show_layer = mem_alloc(r->survey.count, sizeof(bool), err);
-	r->show_tensor = mem_alloc(r->model->tensor_count, sizeof(bool), err);
-	if (!r->show_layer || !r->show_tensor)
-		goto out;
-	for (uint32_t i = 0; i < r->survey.count; i++)
-		r->show_layer[i] =
-			matches(re, md, r->survey.layer[i].module->name);
-	for (uint32_t i = 0; i < r->model->tensor_count; i++)
-		r->show_tensor[i] = matches(re, md, r->model->tensor[i].name);
-	ret = 0;
-out:
-	pcre2_match_data_free(md);
-	pcre2_code_free(re);
-	return ret;
-}
-
-/* The names of both checkpoints, so this waits for the comparison. */
-static int narrow_diff(struct inspect *r, const char *pattern,
+static int gather_hash(struct inspect *r, const struct call *c,
 		       struct err *err)
 {
-	const struct diff *d = &r->diff->diff;
-	pcre2_match_data *md;
-	pcre2_code *re;
-	int ret = -1;
+	const struct args *a = c->args;
+	struct digest_job job = {
+		.model = r->model, .survey = &r->survey,
+		.what = a->hash ? DIGEST_WEIGHTS : DIGEST_BYTES,
+		.threads = c->threads, .progress = &r->ui->progress
+	};
 
-	if (compile(pattern, &re, &md, err))
-		goto out;
-	r->diff->show = mem_alloc(d->tensors, sizeof(bool), err);
-	if (!r->diff->show)
-		goto out;
-	for (uint32_t i = 0; i < d->tensors; i++)
-		r->diff->show[i] = matches(re, md, d->tensor[i].name);
-	ret = 0;
-out:
-	pcre2_match_data_free(md);
-	pcre2_code_free(re);
-	return ret;
-}
-
-static int hash_model(struct inspect *r, struct err *err)
-{
-	r->hash = mem_alloc(r->model->tensor_count, sizeof(*r->hash), err);
-	return r->hash ? model_hash(r->model, &r->ui->progress, r->hash,
-				    r->model_hash, err) : -1;
+	r->digest = mem_alloc(1, sizeof(*r->digest), err);
+	return r->digest ? digest_model(&job, r->digest, err) : -1;
 }
 
 /* ---- --stats ---- */
@@ -178,11 +107,10 @@ static int open_model(struct inspect *r, const char *path, struct err *err)
 	return model_open_place(place, MODEL_LENIENT, &r->model, err);
 }
 
-/* Everything that any of the printers may need.  Headers only (and g_idx and
- * qzeros, which are small), so this is quick for any size of model. */
+/* What every printer needs.  Headers only (and g_idx and qzeros, which are
+ * small), so this is quick for any size of model. */
 static int gather(struct inspect *r, const struct call *c, struct err *err)
 {
-	const struct args *a = c->args;
 	const struct cJSON *config;
 	struct err why;
 
@@ -197,20 +125,31 @@ static int gather(struct inspect *r, const struct call *c, struct err *err)
 	/* an architecture that we do not run can still be looked at */
 	r->cfg_known = config &&
 		       !llama_config_read(config, NULL, &r->cfg, &why);
-	if (narrow(r, a->match, err) ||
-	    inspect_fetch(r, &(struct inspect_need) { .tensor = a->tensor,
-		.stats = a->stats, .whole = a->hash ? "--hash" :
-		a->diff ? "--diff" : NULL }, err) ||
-	    (a->hash && hash_model(r, err)))
+	return inspect_narrow(r, err);
+}
+
+/* What has to read the values of tensors. */
+static int gather_values(struct inspect *r, const struct call *c,
+			 struct err *err)
+{
+	const struct args *a = c->args;
+	bool hash = opt_given(c->opt, "hash");
+	const struct inspect_need need = {
+		.tensor = a->tensor, .stats = a->stats,
+		.whole = hash ? "--hash" : a->diff ? "--diff" : NULL
+	};
+	const struct inspect_ask ask = {
+		.name = a->tensor, .head = a->head, .raw = a->raw,
+		.threads = c->threads
+	};
+
+	if (inspect_fetch(r, &need, err) || (hash && gather_hash(r, c, err)))
 		return -1;
-	if (a->diff && (inspect_diff_gather(r, a->diff, c->threads, err) ||
-			narrow_diff(r, a->match, err)))
+	if (a->diff && inspect_diff_gather(r, a->diff, c->threads, err))
 		return -1;
 	if (a->kernels && inspect_kernels_gather(r, c, err))
 		return -1;
-	if (a->tensor && inspect_one_gather(r, &(struct inspect_ask) {
-		.name = a->tensor, .head = a->head, .raw = a->raw,
-		.threads = c->threads }, err))
+	if (a->tensor && inspect_one_gather(r, &ask, err))
 		return -1;
 	return a->stats ? gather_stats(r, c->threads, err) : 0;
 }
@@ -223,7 +162,7 @@ static int show(const struct inspect *r, const struct args *a, struct err *err)
 	if (r->ui->json)
 		return inspect_json(r, err);
 	if (!a->tensors && !a->layers && !a->files && !a->doctor &&
-	    !a->hash && !a->stats && !a->tensor && !a->diff && !a->kernels &&
+	    !r->digest && !a->stats && !a->tensor && !a->diff && !a->kernels &&
 	    !a->config)
 		inspect_screen(r);
 	if ((a->files && inspect_files(r, err)) ||
@@ -235,7 +174,7 @@ static int show(const struct inspect *r, const struct args *a, struct err *err)
 	    (a->tensor && inspect_one_show(r, err)) ||
 	    (a->diff && inspect_diff_show(r, err)))
 		return -1;
-	if (a->hash)
+	if (r->digest)
 		inspect_hashes(r);
 	if (a->doctor)
 		inspect_doctor(r);
@@ -257,7 +196,8 @@ static int inspect_run(const struct call *c, struct err *err)
 			       "with nothing else on standard output");
 	if (a->head && !a->tensor)
 		return err_set(err, ERR_USAGE, "--head goes with --tensor");
-	if (gather(&r, c, err) || show(&r, a, err))
+	if (inspect_match_open(&r, a->match, err) || gather(&r, c, err) ||
+	    gather_values(&r, c, err) || show(&r, a, err))
 		goto out;
 	/* without --doctor, looking at a sick checkpoint succeeds */
 	ret = (a->doctor && r.doctor.errors) ||
@@ -271,7 +211,10 @@ out:
 	inspect_kernels_free(r.kernels);
 	inspect_diff_free(r.diff);
 	inspect_one_free(r.one);
-	free(r.hash);
+	if (r.digest)
+		digest_release(r.digest);
+	free(r.digest);
+	inspect_match_close(r.match);
 	free(r.show_layer);
 	free(r.show_tensor);
 	doctor_release(&r.doctor);

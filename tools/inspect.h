@@ -3,8 +3,8 @@
 #ifndef TOOLS_INSPECT_H
 #define TOOLS_INSPECT_H
 
-#include "../libfmt/base/hash.h"
 #include "../libfmt/diff.h"
+#include "../libfmt/digest.h"
 #include "../libfmt/doctor.h"
 #include "../libfmt/llama.h"
 #include "../libfmt/model.h"
@@ -19,7 +19,6 @@ struct inspect_diff {
 	struct model *other;
 	struct survey survey;
 	struct diff diff;
-	bool *show;          /* [diff.tensors]: --match lets it through */
 };
 struct inspect_kernels; /* of --kernels; inspect_kernels.c */
 struct inspect_one; /* of --tensor; inspect_tensor.c */
@@ -33,12 +32,10 @@ struct inspect {
 	struct llama_config cfg;
 	bool cfg_known;         /* cfg is filled */
 	const char *architecture, *model_type; /* or NULL */
-	bool *show_layer;       /* [survey.count]: --match lets it through */
+	struct inspect_match *match; /* --match, or NULL */
+	bool *show_layer;       /* [survey.count]: it lets it through */
 	bool *show_tensor;      /* [model->tensor_count] */
-	/* --hash: of each tensor's bytes, [model->tensor_count], or NULL; and
-	 * of the whole, whatever files the tensors are in */
-	char (*hash)[HASH_HEX];
-	char model_hash[HASH_HEX];
+	struct digest *digest;  /* --hash, or NULL */
 	struct stats *stats;    /* --stats, or NULL */
 	struct inspect_diff *diff; /* --diff, or NULL */
 	struct inspect_kernels *kernels; /* --kernels, or NULL */
@@ -55,6 +52,17 @@ struct inspect_need {
  * many. */
 int inspect_fetch(struct inspect *r, const struct inspect_need *need,
 		  struct err *err);
+
+/* ---- --match (inspect_match.c) ---- */
+
+int inspect_match_open(struct inspect *r, const char *pattern,
+		       struct err *err);
+void inspect_match_close(struct inspect_match *m); /* accepts NULL */
+bool inspect_shows(const struct inspect *r, const char *name);
+/* Fill show_layer and show_tensor. */
+int inspect_narrow(struct inspect *r, struct err *err);
+
+/* ---- screen and tables ---- */
 
 /* The default screen. */
 void inspect_screen(const struct inspect *r);

@@ -26,7 +26,6 @@ void inspect_diff_free(struct inspect_diff *d)
 {
 	if (!d)
 		return;
-	free(d->show);
 	diff_release(&d->diff);
 	survey_release(&d->survey);
 	model_close(d->other);
@@ -101,7 +100,7 @@ static int show_tensors(const struct inspect *r, struct err *err)
 	int ret;
 
 	for (uint32_t i = 0; i < d->tensors; i++)
-		rows += r->diff->show[i] &&
+		rows += inspect_shows(r, d->tensor[i].name) &&
 			d->tensor[i].state != DIFF_EQUAL;
 	if (!rows)
 		return 0;
@@ -109,7 +108,8 @@ static int show_tensors(const struct inspect *r, struct err *err)
 	if (!t)
 		return -1;
 	for (uint32_t i = 0; i < d->tensors; i++)
-		if (r->diff->show[i] && d->tensor[i].state != DIFF_EQUAL)
+		if (inspect_shows(r, d->tensor[i].name) &&
+		    d->tensor[i].state != DIFF_EQUAL)
 			tensor_row(t, &d->tensor[i]);
 	ret = ui_table_print(r->ui, r->out, t, err);
 	ui_table_free(t);
@@ -234,6 +234,6 @@ void inspect_diff_json(struct cJSON *top, const struct inspect *r)
 	}
 	list = cJSON_AddArrayToObject(o, "tensors");
 	for (uint32_t i = 0; i < d->tensors; i++)
-		if (r->diff->show[i])
+		if (inspect_shows(r, d->tensor[i].name))
 			json_tensor(list, &d->tensor[i]);
 }

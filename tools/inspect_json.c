@@ -124,8 +124,8 @@ static void add_tensors(struct cJSON *o, const struct inspect *r)
 			cJSON_AddNumberToObject(j, "offset",
 						(double)t->offset);
 		cJSON_AddNumberToObject(j, "bytes", (double)t->size);
-		if (r->hash)
-			ui_json_text(j, "hash", r->hash[i]);
+		if (r->digest && r->digest->what == DIGEST_BYTES)
+			ui_json_text(j, "hash", r->digest->hash[i]);
 		if (r->stats && r->stats->tensor[i].count)
 			inspect_stats_json(j, "stats", &r->stats->tensor[i]);
 		cJSON_AddItemToArray(list, j);
@@ -166,6 +166,26 @@ static void add_problems(struct cJSON *o, const struct inspect *r)
 	}
 }
 
+/* Of the bytes each tensor has its own; weights are a list of their own, as
+ * they are not what is stored. */
+static void add_hash(struct cJSON *o, const struct digest *d)
+{
+	struct cJSON *list, *j;
+
+	if (d->what == DIGEST_BYTES) {
+		ui_json_text(o, "hash", d->model);
+		return;
+	}
+	ui_json_text(o, "weights_hash", d->model);
+	list = cJSON_AddArrayToObject(o, "weights");
+	for (uint32_t i = 0; i < d->count; i++) {
+		j = cJSON_CreateObject();
+		ui_json_text(j, "name", d->name[i]);
+		ui_json_text(j, "hash", d->hash[i]);
+		cJSON_AddItemToArray(list, j);
+	}
+}
+
 int inspect_json(const struct inspect *r, struct err *err)
 {
 	const struct survey *s = &r->survey;
@@ -179,8 +199,8 @@ int inspect_json(const struct inspect *r, struct err *err)
 	cJSON_AddNumberToObject(o, "bytes", (double)s->bytes);
 	number_or_null(o, "bits_per_weight", s->quantized > 0,
 		       s->bits_per_weight);
-	if (r->hash)
-		ui_json_text(o, "hash", r->model_hash);
+	if (r->digest)
+		add_hash(o, r->digest);
 	add_quantization(o, r);
 	add_files(o, r);
 	add_layers(o, r);

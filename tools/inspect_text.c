@@ -254,11 +254,13 @@ int inspect_files(const struct inspect *r, struct err *err)
 
 void inspect_hashes(const struct inspect *r)
 {
-	for (uint32_t i = 0; i < r->model->tensor_count; i++)
-		if (r->show_tensor[i])
-			fprintf(r->out, "%s  %s\n", r->hash[i],
-				r->model->tensor[i].name);
-	fprintf(r->out, "%s  (model)\n", r->model_hash);
+	const struct digest *d = r->digest;
+
+	for (uint32_t i = 0; i < d->count; i++)
+		if (inspect_shows(r, d->name[i]))
+			fprintf(r->out, "%s  %s\n", d->hash[i], d->name[i]);
+	fprintf(r->out, "%s  (%s)\n", d->model,
+		d->what == DIGEST_BYTES ? "model" : "weights");
 }
 
 void inspect_doctor(const struct inspect *r)

@@ -296,7 +296,8 @@ static void add_rows(struct view *v, const struct opt *table)
 		if (o->kind == OPT_HEAD)
 			continue;
 		v->longopt[v->longs++] = (struct option) {
-			o->name, arg ? required_argument : no_argument, NULL,
+			o->name, !arg ? no_argument : o->maybe ?
+			optional_argument : required_argument, NULL,
 			FIRST + (int)i
 		};
 		if (o->letter) {
@@ -378,6 +379,21 @@ static void peek(int argc, char **argv, struct opt_common *c)
 	}
 }
 
+/* The word of an option that may go without: `--hash weights` as well as
+ * `--hash=weights`, but only a word the option knows. */
+static const char *maybe_word(const struct opt *o, int argc, char **argv)
+{
+	const char *at = o->names;
+	char name[32];
+
+	while (at && optind < argc) {
+		at = next_name(at, name);
+		if (!strcmp(argv[optind], name))
+			return argv[optind++];
+	}
+	return o->def;
+}
+
 /* Set the value of the option that getopt_long has just found. */
 static int take(const struct view *v, int c, struct opt_parsed *out, int argc,
 		char **argv, struct err *err)
@@ -389,7 +405,8 @@ static int take(const struct view *v, int c, struct opt_parsed *out, int argc,
 
 	if (own)
 		out->given |= UINT64_C(1) << at;
-	if (set_value(o, base, optarg, err))
+	if (set_value(o, base, o->maybe && !optarg ?
+		      maybe_word(o, argc, argv) : optarg, err))
 		return -1;
 	if (o->kind != OPT_FILES)
 		return 0;

@@ -44,6 +44,7 @@ struct opt {
 			      on); NULL: zeroed */
 	double lo, hi;     /* OPT_INT, OPT_REAL; both 0: any */
 	const char *names; /* OPT_CHOICE */
+	bool maybe;        /* OPT_CHOICE: without a word it is the default */
 	const char *absent;/* set on an option that is not there yet: a sentence
 			      that says so and what works instead.  Using it is
 			      ERR_UNSUP */

@@ -23,3 +23,18 @@ if command -v xxh128sum >/dev/null; then
 		"$(sed -n 's/ *model.norm.weight$//p' whole)" ] ||
 		echo "another hash than xxh128sum's"
 fi
+# of the weights: neither files nor layouts matter, one value does
+gptq-inspect "$T" --hash weights >dense
+gptq-inspect shards --hash=weights | cmp - dense
+gptq-inspect one.safetensors --hash weights | diff dense - | grep -c '^>'
+for to in gptq_v2 marlin; do
+	gptq-repack "$Q" -q -o $to --to $to >out
+	gptq-inspect $to -t 1 --hash weights | tail -n 1 >$to.hash
+done
+gptq-inspect --hash weights "$Q" | tail -n 1 | cmp - gptq_v2.hash
+cmp gptq_v2.hash marlin.hash
+gptq-inspect "$Q" --hash weights --json --match 'model.norm' >j.json
+json_ok j.json
+grep -cE '"weights(_hash)?"' j.json
+refused gptq-inspect "$T" --hash=word
+refused gptq-inspect "$T" --hash word

@@ -10,7 +10,7 @@ gptq-inspect "$Q" --stats -t 3 | cmp - one
 gptq-inspect "$T" --stats | grep -c F16
 gptq-inspect "$Q" --stats --json --match '\.0\.mlp\.up' >j.json
 json_ok j.json
-grep -o '"[a-z_]*": [\[{]' j.json | sort | uniq -c
+sed -n '/"stats"/,/"noise"/p' j.json | grep -oE '"[a-z_]+": [[{]' | sort | uniq -c
 # a NaN among the scales and one in a norm
 copy_q sick
 set -- $(gptq-inspect "$Q" --tensors --match '1.mlp.up_proj.scales' |
