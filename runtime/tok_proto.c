@@ -1,99 +1,21 @@
 /* The file of a SentencePiece model: protobuf, read without a schema compiler.
  *
- * Source: sentencepiece_model.proto (field numbers and defaults) and the
- * protobuf encoding guide.  Fields that are not needed here are skipped, known
- * ones must have their wire type; the last value of a field counts. */
+ * Source: sentencepiece_model.proto (field numbers and defaults).  Fields that
+ * are not needed here are skipped, known ones must have their wire type; the
+ * last value of a field counts. */
 #include "tok_impl.h"
 
 #include "../libfmt/base/err.h"
 #include "../libfmt/base/half.h"
 #include "../libfmt/base/mem.h"
+#include "../libfmt/base/proto.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum wire { WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
-
-struct proto {
-	const uint8_t *p, *end;
-};
-
-struct field {
-	uint64_t number;
-	unsigned wire;
-	uint64_t value;   /* varint, 32 or 64 bits */
-	const uint8_t *p; /* bytes */
-	size_t len;
-};
-
-static int cut_off(struct err *err)
-{
-	return err_set(err, ERR_INPUT, "the file ends inside a field");
-}
-
-static int varint(struct proto *m, uint64_t *out, struct err *err)
-{
-	uint64_t v = 0;
-
-	for (unsigned shift = 0; shift < 64; shift += 7) {
-		if (m->p == m->end)
-			return cut_off(err);
-		uint8_t c = *m->p++;
-
-		v |= (uint64_t)(c & 0x7f) << shift;
-		if (!(c & 0x80)) {
-			*out = v;
-			return 0;
-		}
-	}
-	return err_set(err, ERR_INPUT, "a number of more than 64 bits");
-}
-
-static int fixed(struct proto *m, size_t n, uint64_t *out, struct err *err)
-{
-	if ((size_t)(m->end - m->p) < n)
-		return cut_off(err);
-	*out = n == 4 ? half_le32(m->p) : half_le64(m->p);
-	m->p += n;
-	return 0;
-}
-
-/* 1: a field, 0: the end, -1: broken. */
-static int next(struct proto *m, struct field *f, struct err *err)
-{
-	uint64_t tag;
-
-	if (m->p == m->end)
-		return 0;
-	if (varint(m, &tag, err))
-		return -1;
-	f->number = tag >> 3;
-	f->wire = (unsigned)(tag & 7);
-	switch (f->wire) {
-	case WIRE_VARINT:
-		return varint(m, &f->value, err) ? -1 : 1;
-	case WIRE_64:
-		return fixed(m, 8, &f->value, err) ? -1 : 1;
-	case WIRE_32:
-		return fixed(m, 4, &f->value, err) ? -1 : 1;
-	case WIRE_BYTES:
-		if (varint(m, &f->value, err))
-			return -1;
-		if (f->value > (size_t)(m->end - m->p))
-			return cut_off(err);
-		f->p = m->p;
-		f->len = (size_t)f->value;
-		m->p += f->len;
-		return 1;
-	default:
-		return err_set(err, ERR_INPUT,
-			       "not a SentencePiece model: wire type %u",
-			       f->wire);
-	}
-}
-
-static int is(const struct field *f, enum wire wire, struct err *err)
+static int is(const struct proto_field *f, enum proto_wire wire,
+	      struct err *err)
 {
 	if (f->wire == (unsigned)wire)
 		return 0;
@@ -102,19 +24,19 @@ static int is(const struct field *f, enum wire wire, struct err *err)
 		       (unsigned long long)f->number, f->wire, (int)wire);
 }
 
-static int flag(const struct field *f, bool *out, struct err *err)
+static int flag(const struct proto_field *f, bool *out, struct err *err)
 {
-	if (is(f, WIRE_VARINT, err))
+	if (is(f, PROTO_VARINT, err))
 		return -1;
 	*out = f->value != 0;
 	return 0;
 }
 
-static int text(const struct field *f, char **out, struct err *err)
+static int text(const struct proto_field *f, char **out, struct err *err)
 {
 	char *s;
 
-	if (is(f, WIRE_BYTES, err))
+	if (is(f, PROTO_BYTES, err))
 		return -1;
 	if (memchr(f->p, 0, f->len) ||
 	    !tok_utf8_valid((const char *)f->p, f->len))
@@ -134,27 +56,27 @@ static int read_piece(struct tok *t, struct proto m, uint32_t id,
 		      struct err *err)
 {
 	struct tok_spm *s = t->spm;
-	struct field f, name = { 0 };
+	struct proto_field f, name = { 0 };
 	uint64_t type = TOK_NORMAL;
 	float score = 0;
 	int more;
 
-	while ((more = next(&m, &f, err)) > 0) {
+	while ((more = proto_next(&m, &f, err)) > 0) {
 		if (f.number == 1) {
 			name = f;
 		} else if (f.number == 2) {
-			if (is(&f, WIRE_32, err))
+			if (is(&f, PROTO_32, err))
 				return -1;
 			score = half_from_bits((uint32_t)f.value);
 		} else if (f.number == 3) {
-			if (is(&f, WIRE_VARINT, err))
+			if (is(&f, PROTO_VARINT, err))
 				return -1;
 			type = f.value;
 		}
 	}
 	if (more < 0)
 		return -1;
-	if (!name.number || is(&name, WIRE_BYTES, err) || name.len == 0)
+	if (!name.number || is(&name, PROTO_BYTES, err) || name.len == 0)
 		return err_set(err, ERR_INPUT, "it has no text");
 	if (!tok_utf8_valid((const char *)name.p, name.len))
 		return err_set(err, ERR_INPUT, "it is not UTF-8");
@@ -171,15 +93,15 @@ static int read_piece(struct tok *t, struct proto m, uint32_t id,
 static int read_trainer(struct tok_spm *s, struct proto m, uint64_t *type,
 			struct err *err)
 {
-	struct field f;
+	struct proto_field f;
 	int more, ret = 0;
 
-	while (!ret && (more = next(&m, &f, err)) != 0) {
+	while (!ret && (more = proto_next(&m, &f, err)) != 0) {
 		if (more < 0)
 			return -1;
 		switch (f.number) {
 		case 3:
-			ret = is(&f, WIRE_VARINT, err);
+			ret = is(&f, PROTO_VARINT, err);
 			*type = f.value;
 			break;
 		case 24:
@@ -204,15 +126,15 @@ static int read_trainer(struct tok_spm *s, struct proto m, uint64_t *type,
 
 static int read_norm(struct tok_spm_norm *n, struct proto m, struct err *err)
 {
-	struct field f;
+	struct proto_field f;
 	int more, ret = 0;
 
-	while (!ret && (more = next(&m, &f, err)) != 0) {
+	while (!ret && (more = proto_next(&m, &f, err)) != 0) {
 		if (more < 0)
 			return -1;
 		switch (f.number) {
 		case 2:
-			ret = is(&f, WIRE_BYTES, err);
+			ret = is(&f, PROTO_BYTES, err);
 			if (!ret && f.len)
 				ret = tok_charsmap_init(&n->map, f.p, f.len,
 							err);
@@ -233,11 +155,11 @@ static int read_norm(struct tok_spm_norm *n, struct proto m, struct err *err)
 
 static int count_pieces(struct proto m, uint32_t *out, struct err *err)
 {
-	struct field f;
+	struct proto_field f;
 	uint32_t n = 0;
 	int more;
 
-	while ((more = next(&m, &f, err)) > 0)
+	while ((more = proto_next(&m, &f, err)) > 0)
 		if (f.number == 1 && ++n >= TOK_ID_MAX)
 			return err_set(err, ERR_INPUT, "more than %u pieces",
 				       TOK_ID_MAX);
@@ -245,7 +167,7 @@ static int count_pieces(struct proto m, uint32_t *out, struct err *err)
 	return more;
 }
 
-static int read_field(struct tok *t, const struct field *f, uint32_t *id,
+static int read_field(struct tok *t, const struct proto_field *f, uint32_t *id,
 		      uint64_t *type, struct err *err)
 {
 	struct proto sub = { f->p, f->p + f->len };
@@ -253,7 +175,7 @@ static int read_field(struct tok *t, const struct field *f, uint32_t *id,
 
 	if (f->number < 1 || f->number > 5 || f->number == 4)
 		return 0; /* 4: the trainer's samples */
-	if (is(f, WIRE_BYTES, err))
+	if (is(f, PROTO_BYTES, err))
 		return -1;
 	switch (f->number) {
 	case 1:
@@ -276,7 +198,7 @@ int tok_proto_read(struct tok *t, const char *data, size_t len,
 	struct tok_spm *s = t->spm;
 	struct proto m = { (const uint8_t *)data,
 			   (const uint8_t *)data + len };
-	struct field f = { 0 };
+	struct proto_field f = { 0 };
 	uint64_t type = 1; /* unigram, the default of the format */
 	uint32_t id = 0;
 	int more;
@@ -289,7 +211,7 @@ int tok_proto_read(struct tok *t, const char *data, size_t len,
 		return -1;
 	s->norm.dummy_prefix = s->norm.squeeze = s->norm.escape = true;
 	s->denorm = s->norm;
-	while ((more = next(&m, &f, err)) > 0)
+	while ((more = proto_next(&m, &f, err)) > 0)
 		if (read_field(t, &f, &id, &type, err))
 			return -1;
 	if (more < 0)
