@@ -9,7 +9,8 @@
  * Writer: plan all tensors, write the headers (space for every shard is
  * reserved, so a full disk is found before work begins), pour bytes in any
  * order from any thread, commit.  The commit fails unless every planned byte
- * was poured.
+ * was poured.  With gguf_create (gguf.h) in the place of st_writer_create the
+ * file is a GGUF; all else is the same.
  *
  * Not here: checkpoint directories (model.h), quantized layers (qfmt.h).
  * Source: github.com/safetensors/safetensors, format text and validation. */
@@ -97,7 +98,7 @@ int st_writer_pour(struct st_writer *w, uint32_t id, uint64_t off,
 int st_writer_copy(struct st_writer *w, uint32_t id, struct src *from,
 		   uint64_t from_off, struct err *err);
 /* Pour a tensor of a model from its file, or from memory where it was copied
- * there (TENSOR_COPIED). */
+ * there (TENSOR_COPIED), its rows in place. */
 int st_writer_tensor(struct st_writer *w, uint32_t id, const struct tensor *t,
 		     struct src *file, struct err *err);
 /* Sum of all tensor bytes, number of shards (after create). */

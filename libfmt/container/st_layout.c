@@ -50,7 +50,7 @@ static struct st_plan **sorted(struct st_writer *w, uint32_t first,
 	return p;
 }
 
-static int check_names(struct st_writer *w, struct err *err)
+int st_layout_names(struct st_writer *w, struct err *err)
 {
 	struct st_plan **p = sorted(w, 0, w->count, by_name, err);
 	int ret = p ? 0 : -1;
@@ -66,8 +66,8 @@ static int check_names(struct st_writer *w, struct err *err)
 
 /* ---- shards ---- */
 
-static struct st_shard *add_shard(struct st_writer *w, uint32_t first,
-				  struct err *err)
+struct st_shard *st_layout_shard(struct st_writer *w, uint32_t first,
+				 struct err *err)
 {
 	void *p = w->shard;
 	struct st_shard *s;
@@ -78,6 +78,7 @@ static struct st_shard *add_shard(struct st_writer *w, uint32_t first,
 	s = &w->shard[w->shards++];
 	memset(s, 0, sizeof(*s));
 	s->fd = -1;
+	s->lead = 8;
 	s->first = first;
 	return s;
 }
@@ -85,14 +86,14 @@ static struct st_shard *add_shard(struct st_writer *w, uint32_t first,
 /* In the order of the calls; limit 0 means no limit. */
 static int cut(struct st_writer *w, uint64_t limit, struct err *err)
 {
-	struct st_shard *s = add_shard(w, 0, err);
+	struct st_shard *s = st_layout_shard(w, 0, err);
 
 	for (size_t i = 0; s && i < w->count; i++) {
 		struct st_plan *p = &w->plan[i];
 
 		if (limit && s->count &&
 		    (s->data > limit || p->size > limit - s->data)) {
-			s = add_shard(w, (uint32_t)i, err);
+			s = st_layout_shard(w, (uint32_t)i, err);
 			if (!s)
 				break;
 		}
@@ -184,7 +185,7 @@ static int make_header(struct st_writer *w, struct st_shard *s, struct err *err)
 	memset(s->header, ' ', (size_t)s->header_len);
 	memcpy(s->header, text, n);
 	for (uint32_t i = 0; i < s->count; i++)
-		p[i]->offset += 8 + s->header_len;
+		p[i]->offset += s->lead + s->header_len;
 	ret = 0;
 	goto out;
 memory:
@@ -196,9 +197,21 @@ out:
 	return ret;
 }
 
+static int check_types(const struct st_writer *w, struct err *err)
+{
+	for (size_t i = 0; i < w->count; i++)
+		if (!tensor_dtype_bits(w->plan[i].type))
+			return err_set(err, ERR_UNSUP, "tensor \"%s\": %s "
+				       "stands in GGUF files only",
+				       w->plan[i].name,
+				       tensor_dtype_name(w->plan[i].type));
+	return 0;
+}
+
 int st_layout_make(struct st_writer *w, uint64_t limit, struct err *err)
 {
-	if (check_names(w, err) || cut(w, limit, err))
+	if (check_types(w, err) || st_layout_names(w, err) ||
+	    cut(w, limit, err))
 		return -1;
 	for (size_t i = 0; i < w->shards; i++)
 		if (make_header(w, &w->shard[i], err))

@@ -1,6 +1,6 @@
 /* st_plan.h - the inside of struct st_writer, shared by st_write.c (plan, pour,
- * commit) and st_layout.c (where every tensor goes, and the JSON that says so).
- * Nobody else includes it. */
+ * commit), st_layout.c (where every tensor goes, and the JSON that says so) and
+ * gguf_write.c (the same for GGUF).  Nobody else includes it. */
 #ifndef LIBFMT_CONTAINER_ST_PLAN_H
 #define LIBFMT_CONTAINER_ST_PLAN_H
 
@@ -24,8 +24,9 @@ struct st_shard {
 	char *path;
 	int fd;
 	uint32_t first, count; /* of the plan, in the order of the calls */
-	char *header;          /* JSON, padded; freed once written */
+	char *header;          /* padded; freed once written */
 	uint64_t header_len, data;
+	uint32_t lead;         /* bytes in front that hold header_len: 8 or 0 */
 };
 
 struct st_writer {
@@ -43,6 +44,13 @@ struct st_writer {
  * (0: one shard) in the order of the calls, place the tensors in each and make
  * its header. */
 int st_layout_make(struct st_writer *w, uint64_t limit, struct err *err);
+/* Pieces of it: equal names; one more shard, from plan `first` on (NULL on
+ * failure). */
+int st_layout_names(struct st_writer *w, struct err *err);
+struct st_shard *st_layout_shard(struct st_writer *w, uint32_t first,
+				 struct err *err);
+/* Create the one file of a laid out plan. */
+int st_write_file(struct st_writer *w, const char *path, struct err *err);
 /* The index of all shards as text on the heap. */
 char *st_layout_index(struct st_writer *w, struct err *err);
 

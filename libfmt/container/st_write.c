@@ -56,16 +56,24 @@ static int check_text(const char *text, struct err *err)
 /* Bytes of the tensor; `total` is what was planned before it. */
 static int plan_size(struct st_plan *p, uint64_t total, struct err *err)
 {
-	uint64_t bits = tensor_dtype_bits(p->type), full = bits;
+	uint64_t bits = tensor_dtype_bits(p->type), full;
+	uint32_t bytes, block = tensor_dtype_block(p->type, &bytes);
 
+	if (block) /* as many bits for each block; rows are whole ones */
+		bits = bytes * UINT64_C(8);
 	if (!bits)
 		return err_set(err, ERR_INPUT, "unknown element type");
+	if (block && (!p->rank || p->dim[p->rank - 1] % block))
+		return err_set(err, ERR_INPUT, "rows are not whole blocks of "
+			       "%u", block);
+	full = bits;
 	for (int i = 0; i < p->rank; i++) {
 		/* readers also multiply the neighbours of a zero */
 		if (mem_mul64(full, p->dim[i] ? p->dim[i] : 1, &full) ||
 		    p->dim[i] > EXACT)
 			return err_set(err, ERR_INPUT, "shape overflows");
-		bits *= p->dim[i];
+		bits *= block && i == p->rank - 1 ? p->dim[i] / block :
+						     p->dim[i];
 	}
 	if (bits % 8)
 		return err_set(err, ERR_INPUT,
@@ -146,7 +154,7 @@ memory:
 /* Bytes of the file. */
 static uint64_t file_size(const struct st_shard *s)
 {
-	return 8 + s->header_len + s->data;
+	return s->lead + s->header_len + s->data;
 }
 
 /* All shards together, before the first one is created: a plan that cannot fit
@@ -198,8 +206,8 @@ static int create_shard(struct st_shard *s, struct err *err)
 		goto out;
 	}
 	half_put64(len, s->header_len);
-	if (reserve(s, err) || io_pwrite(s->fd, len, 8, 0, err) ||
-	    io_pwrite(s->fd, s->header, s->header_len, 8, err))
+	if (reserve(s, err) || io_pwrite(s->fd, len, s->lead, 0, err) ||
+	    io_pwrite(s->fd, s->header, s->header_len, s->lead, err))
 		goto out;
 	free(s->header);
 	s->header = NULL;
@@ -260,8 +268,11 @@ int st_writer_create(struct st_writer *w, const char *dir,
 int st_writer_create_file(struct st_writer *w, const char *path,
 			  struct err *err)
 {
-	if (plan_files(w, 0, err))
-		return -1;
+	return plan_files(w, 0, err) ? -1 : st_write_file(w, path, err);
+}
+
+int st_write_file(struct st_writer *w, const char *path, struct err *err)
+{
 	w->shard[0].path = mem_text(path, strlen(path), err);
 	if (!w->shard[0].path)
 		return -1;
@@ -394,9 +405,24 @@ int st_writer_copy(struct st_writer *w, uint32_t id, struct src *from,
 	return 0;
 }
 
+/* Each row from the place where the file keeps it. */
+static int pour_turned(struct st_writer *w, uint32_t id,
+		       const struct tensor *t, struct err *err)
+{
+	uint64_t bytes = t->size / t->dim[0];
+
+	for (uint32_t n = 0; n < t->dim[0]; n++)
+		if (st_writer_pour(w, id, n * bytes, tensor_row_data(t, n),
+				   bytes, err))
+			return -1;
+	return 0;
+}
+
 int st_writer_tensor(struct st_writer *w, uint32_t id, const struct tensor *t,
 		     struct src *file, struct err *err)
 {
+	if (t->turned)
+		return pour_turned(w, id, t, err);
 	if (t->offset == TENSOR_COPIED)
 		return st_writer_pour(w, id, 0, t->data, t->size, err);
 	return st_writer_copy(w, id, file, t->offset, err);

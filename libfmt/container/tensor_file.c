@@ -3,6 +3,7 @@
 #include "../base/err.h"
 #include "../base/io.h"
 #include "../base/mem.h"
+#include "gguf.h"
 #include "st.h"
 #include "torch.h"
 
@@ -160,6 +161,31 @@ static int open_torch_legacy(struct src *s, const struct head *h,
 	return open_torch(s, 0, flags, out, err);
 }
 
+static void close_gguf(void *own)
+{
+	gguf_close(own);
+	free(own);
+}
+
+static int open_gguf(struct src *s, const struct head *h, unsigned flags,
+		     struct tensor_file *out, struct err *err)
+{
+	struct gguf_file *f = mem_alloc(1, sizeof(*f), err);
+
+	(void)h;
+	if (!f)
+		return -1;
+	out->own = f;
+	out->close = close_gguf;
+	if (gguf_open(s, flags, f, err))
+		return err_ctx(err, "%s", io_path(s));
+	out->tensor = f->tensor;
+	out->count = f->count;
+	out->odd = f->odd;
+	out->gguf = f;
+	return 0;
+}
+
 static int refuse(struct src *s, int code, const char *why, struct err *err)
 {
 	return err_set(err, code, "%s: %s", io_path(s), why);
@@ -170,14 +196,6 @@ static int refuse_empty(struct src *s, const struct head *h, unsigned flags,
 {
 	(void)h, (void)flags, (void)out;
 	return refuse(s, ERR_INPUT, "the file is empty", err);
-}
-
-static int refuse_gguf(struct src *s, const struct head *h, unsigned flags,
-		       struct tensor_file *out, struct err *err)
-{
-	(void)h, (void)flags, (void)out;
-	return refuse(s, ERR_UNSUP, "GGUF files are not read yet; "
-		      "safetensors and PyTorch files are", err);
 }
 
 static int refuse_tar(struct src *s, const struct head *h, unsigned flags,
@@ -220,7 +238,7 @@ static int refuse_page(struct src *s, const struct head *h, unsigned flags,
  * safetensors, whose reader says what is wrong with it. */
 static const struct kind kinds[] = {
 	{ "empty", is_empty, refuse_empty },
-	{ "gguf", is_gguf, refuse_gguf },
+	{ "gguf", is_gguf, open_gguf },
 	{ "torch zip", is_zip, open_torch_zip },
 	{ "tar", is_tar, refuse_tar },
 	{ "torch legacy", is_pickle, open_torch_legacy },
@@ -259,7 +277,8 @@ int tensor_file_reach(struct src *s, uint64_t *bytes, struct err *err)
 
 	if (io_view(s, 0, n, &p, err))
 		return -1;
-	*bytes = st_sniff(p, (size_t)n, size) ? st_reach(p) : 0;
+	*bytes = st_sniff(p, (size_t)n, size) ? st_reach(p) :
+		 n >= 4 && !memcmp(p, "GGUF", 4) ? GGUF_REACH : 0;
 	if (*bytes > size)
 		*bytes = size;
 	return 0;

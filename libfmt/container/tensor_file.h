@@ -11,6 +11,7 @@
 
 struct cJSON;
 struct err;
+struct gguf_file;
 struct src;
 
 struct tensor_file {
@@ -19,6 +20,7 @@ struct tensor_file {
 	uint32_t count;
 	uint32_t odd;             /* enum st_odd */
 	const struct cJSON *meta; /* string -> string, or NULL */
+	struct gguf_file *gguf;   /* pairs of keys and values, or NULL */
 	void *own;                /* the container's */
 	void (*close)(void *own);
 };

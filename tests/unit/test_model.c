@@ -443,7 +443,7 @@ static void test_what_is_no_weight_file(void **state)
 		  "damaged zip archive" },
 		{ BYTES("\x80\2\x8a\nl\xfc\x9c""F\xf9 j\xa8P\x19"), ERR_INPUT,
 		  "damaged pickle" },
-		{ BYTES("GGUF\3\0\0\0"), ERR_UNSUP, "GGUF" },
+		{ BYTES("GGUF\3\0\0\0"), ERR_INPUT, "ends inside" },
 		{ BYTES("version https://git-lfs.github.com/spec/v1\noid "
 			"sha256:a9\nsize 36652345792\n"), ERR_INPUT,
 		  "Git-LFS pointer, not the file itself, which has "

@@ -458,7 +458,7 @@ static void test_sniff(void **state)
 static void test_dtypes(void **state)
 {
 	(void)state;
-	for (int t = DT_NONE + 1; t < DT_COUNT; t++) {
+	for (int t = DT_NONE + 1; t < DT_Q4_0; t++) {
 		const char *name = tensor_dtype_name((enum dtype)t);
 		uint32_t bits = tensor_dtype_bits((enum dtype)t);
 
@@ -467,6 +467,15 @@ static void test_dtypes(void **state)
 		/* the names say their bits, all but these */
 		if (t != DT_BOOL && t != DT_BF16)
 			assert_int_equal(atoi(name + 1), bits);
+	}
+	/* blocks are no types of safetensors */
+	for (int t = DT_Q4_0; t < DT_COUNT; t++) {
+		const char *name = tensor_dtype_name((enum dtype)t);
+		uint32_t bytes, n = tensor_dtype_block((enum dtype)t, &bytes);
+
+		assert_true(n >= 32 && n <= 256 && bytes >= 17);
+		assert_int_equal(tensor_dtype_find(name), DT_NONE);
+		assert_int_equal(tensor_dtype_bits((enum dtype)t), 0);
 	}
 	assert_int_equal(tensor_dtype_bits(DT_BF16), 16);
 	assert_int_equal(tensor_dtype_bits(DT_NONE), 0);
