@@ -11,6 +11,7 @@
 static const struct doctor_table *const tables[] = { &doctor_files,
 	&doctor_configs, &doctor_names, &doctor_layers, &doctor_kernels };
 #define TABLES (sizeof(tables) / sizeof(*tables))
+static const struct doctor_table *const gguf_tables[] = { &doctor_gguf };
 
 void doctor_found(struct doctor_finding *f, const char *where)
 {
@@ -195,20 +196,22 @@ int doctor_examine(const struct model *m, const struct survey *s,
 {
 	struct model_tidy tidy;
 	const struct doctor_patient p = { m, s, &tidy };
-	size_t n = 0;
+	const struct doctor_table *const *t = model_gguf(m) ? gguf_tables :
+							      tables;
+	size_t n = 0, count = model_gguf(m) ? 1 : TABLES;
 	int ret = -1;
 
 	memset(out, 0, sizeof(*out));
 	if (model_tidy_find(m, false, &tidy, err))
 		return -1;
-	for (size_t i = 0; i < TABLES; i++)
-		n += tables[i]->count;
+	for (size_t i = 0; i < count; i++)
+		n += t[i]->count;
 	out->problem = mem_alloc(n, sizeof(*out->problem), err);
 	if (!out->problem)
 		goto out;
 	for (int severity = DOCTOR_ERROR; severity >= DOCTOR_NOTE; severity--)
-		for (size_t i = 0; i < TABLES; i++)
-			if (examine(&p, tables[i], severity, out, err))
+		for (size_t i = 0; i < count; i++)
+			if (examine(&p, t[i], severity, out, err))
 				goto out;
 	ret = 0;
 out:

@@ -52,6 +52,8 @@ struct doctor_table {
 
 extern const struct doctor_table doctor_files, doctor_configs, doctor_names,
 	doctor_layers, doctor_kernels;
+/* All there is to a GGUF file, whose readers are others. */
+extern const struct doctor_table doctor_gguf;
 
 /* Count one; the first one's place is kept. */
 void doctor_found(struct doctor_finding *f, const char *where);

@@ -273,10 +273,9 @@ static int check_block(const struct model *m, const struct llama_config *c,
 int llama_check(const struct model *m, const struct llama_config *c,
 		struct err *err)
 {
-	const uint64_t embed[2] = { c->vocab, c->hidden };
 	const uint32_t head[2] = { c->hidden, c->vocab };
 
-	if (check_dense(m, LLAMA_EMBED, 2, embed, err))
+	if (check_linear(m, LLAMA_TABLE, head, false, err))
 		return -1;
 	for (uint32_t i = 0; i < c->layers; i++)
 		if (check_block(m, c, i, err))

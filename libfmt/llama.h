@@ -79,7 +79,8 @@ const char *llama_norm_name(uint32_t layer, enum llama_norm which,
  * linears of a slot that they run as one; NULL for slots of one linear. */
 const char *llama_fused_name(uint32_t layer, enum llama_slot slot,
 			     char buf[LLAMA_NAME]);
-#define LLAMA_EMBED "model.embed_tokens.weight"
+#define LLAMA_TABLE "model.embed_tokens" /* the module */
+#define LLAMA_EMBED LLAMA_TABLE ".weight"
 #define LLAMA_EMBED_TABLE "model.embed_tokens" /* its module */
 #define LLAMA_FINAL_NORM "model.norm.weight"
 #define LLAMA_HEAD "lm_head" /* the module */

@@ -8,6 +8,7 @@
 #include "base/net_addr.h"
 #include "container/st.h"
 #include "container/tensor_file.h"
+#include "llama_gguf.h"
 #include "model_files.h"
 #include "model_rules.h"
 #include "model_second.h"
@@ -49,10 +50,24 @@ static int read_optional(const struct model *m, const char *name,
 	return 0;
 }
 
-static int read_configs(struct model *m, struct err *err)
+/* What the trees say. */
+static int read_trees(struct model *m, struct err *err)
 {
 	struct model_priv *p = m->priv;
 	struct err ignored;
+
+	if (config_quant_read(m->config, m->quantize, &m->quant, err))
+		return err_ctx(err, "%s", m->dir);
+	if (m->quant.disagree)
+		m->odd |= MODEL_ODD_CONFIGS;
+	p->is_llama = m->config && !llama_config_read(m->config, p->generation,
+						      &p->llama, &ignored);
+	return 0;
+}
+
+static int read_configs(struct model *m, struct err *err)
+{
+	struct model_priv *p = m->priv;
 
 	if (io_place_gather(p->place, small_files, sizeof(small_files) /
 			    sizeof(*small_files), err) ||
@@ -62,13 +77,7 @@ static int read_configs(struct model *m, struct err *err)
 	     read_optional(m, "quant_config.json", &m->quantize, err)) ||
 	    read_optional(m, "generation_config.json", &p->generation, err))
 		return -1;
-	if (config_quant_read(m->config, m->quantize, &m->quant, err))
-		return err_ctx(err, "%s", m->dir);
-	if (m->quant.disagree)
-		m->odd |= MODEL_ODD_CONFIGS;
-	p->is_llama = m->config && !llama_config_read(m->config, p->generation,
-						      &p->llama, &ignored);
-	return 0;
+	return read_trees(m, err);
 }
 
 /* ---- weight files ---- */
@@ -113,6 +122,31 @@ static int open_files(struct model *m, const struct model_files *files,
 out:
 	free(src);
 	return ret;
+}
+
+/* The pairs of a GGUF file take the place of whatever lies beside it. */
+static int adopt_gguf(struct model *m, struct err *err)
+{
+	struct model_priv *p = m->priv;
+	struct gguf_file *f = m->file_count ? p->opened[0].gguf : NULL;
+
+	if (!f)
+		return 0;
+	if (llama_gguf_split(f, m->file_count, err) ||
+	    llama_gguf_fetch(f, m->file[0].src, err))
+		return -1;
+	json_free(m->config);
+	json_free(m->quantize);
+	json_free(p->generation);
+	m->config = m->quantize = p->generation = NULL;
+	m->odd = 0;
+	if (llama_gguf_config(f, &m->config, err) || read_trees(m, err))
+		return -1;
+	for (uint32_t i = 0; i < m->file_count; i++)
+		if (p->opened[i].gguf &&
+		    llama_gguf_rename(p->opened[i].gguf, model_llama(m), err))
+			return -1;
+	return 0;
 }
 
 /* ---- the table of tensors and the modules in it ---- */
@@ -255,7 +289,8 @@ static int load_tensors(struct model *m, unsigned flags, struct err *err)
 	m->odd |= files.odd;
 	if (open_files(m, &files, flags, err))
 		goto out;
-	if (gather(m, err) || check_index(m, &files, err) ||
+	if (adopt_gguf(m, err) || gather(m, err) ||
+	    check_index(m, &files, err) ||
 	    (flags & MODEL_TIDY && make_tidy(m, err)) || cut_modules(m, err)) {
 		err_ctx(err, "%s", m->path);
 		goto out;

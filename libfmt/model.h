@@ -10,6 +10,11 @@
  * at the front, ".." or NUL are refused; a tensor in the index but in no file,
  * or in two files, is an error that names both.
  *
+ * GGUF files have their config, quantization and tokenizer inside and nothing
+ * beside them is looked at: `config` is made from their pairs, and tensors get
+ * the names that transformers has for them (rows of q and k: see `turned` of
+ * struct tensor).
+ *
  * A Git-LFS pointer or an HTML page in a weight file's place is said to be one.
  * Everything is opened read-only. */
 #ifndef LIBFMT_MODEL_H
@@ -21,6 +26,7 @@
 
 #include <stdbool.h>
 
+struct gguf_file;
 struct io_place;
 struct llama_config;
 struct progress;
@@ -111,6 +117,9 @@ const struct llama_config *model_llama(const struct model *m);
 /* n bytes of a tensor from `off` on will not be read soon, see io_forget. */
 void model_forget(const struct model *m, const struct tensor *t, uint64_t off,
 		  uint64_t n);
+/* The (first) GGUF file with the pairs, or NULL for another container. */
+const struct gguf_file *model_gguf(const struct model *m);
+
 /* Sum of all tensor bytes. */
 uint64_t model_bytes(const struct model *m);
 

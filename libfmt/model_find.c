@@ -6,6 +6,9 @@
 #include "base/io.h"
 #include "base/io_place.h"
 #include "base/mem.h"
+#include "container/gguf.h"
+#include "container/tensor_file.h"
+#include "llama_gguf.h"
 #include "model_rules.h"
 
 #include <stdlib.h>
@@ -55,6 +58,13 @@ const struct llama_config *model_llama(const struct model *m)
 	const struct model_priv *p = m->priv;
 
 	return p->is_llama ? &p->llama : NULL;
+}
+
+const struct gguf_file *model_gguf(const struct model *m)
+{
+	const struct model_priv *p = m->priv;
+
+	return m->file_count ? p->opened[0].gguf : NULL;
 }
 
 int model_fetch(struct model *m, const bool *want, struct err *err)
@@ -148,6 +158,8 @@ int model_hint(const struct model *m, const char *module, struct qf_hint *out,
 {
 	const struct model_priv *p = m->priv;
 	const struct config_quant *q = &m->quant;
+	const struct gguf_file *gguf = model_gguf(m);
+	uint64_t group;
 
 	*skip = false;
 	memset(out, 0, sizeof(*out));
@@ -158,6 +170,8 @@ int model_hint(const struct model *m, const char *module, struct qf_hint *out,
 	out->format = q->format;
 	out->by_gptqmodel = q->by_gptqmodel;
 	out->swap3 = q->swap3;
+	if (gguf && gguf_uint(gguf, LLAMA_GGUF_GROUP, INT32_MAX, &group))
+		out->group_size = group ? (int32_t)group : -1;
 	if (p->is_llama)
 		hint_shape(&p->llama, module, out);
 	return model_rules_apply(p->rules, module, out, skip, err);

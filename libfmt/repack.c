@@ -1,5 +1,5 @@
 /* The list of work, and doing it. */
-#include "repack_impl.h"
+#include "repack_gguf.h"
 
 #include "base/mem.h"
 #include "base/pool.h"
@@ -73,8 +73,9 @@ static int add_copy(struct run *r, const struct tensor *t, struct err *err)
 
 	item->tensor = t;
 	r->report->copied++;
-	return st_writer_add(r->writer, t->name, t->type, t->rank, t->dim,
-			     &item->id, err);
+	return st_writer_add(r->writer, t->name,
+			     repack_gguf_narrow(r->job->model, t), t->rank,
+			     t->dim, &item->id, err);
 }
 
 static const struct repack_way *way_of(const struct run *r,
@@ -155,6 +156,8 @@ static int make_items(struct run *r, struct err *err)
 	sort_tensors(r, sorted, owner);
 	for (uint32_t i = 0; !ret && i < m->tensor_count; i++) {
 		last = owner[sorted[i] - m->tensor];
+		if (!last && repack_gguf_leaves(m, sorted[i]))
+			continue;
 		if (!last)
 			ret = add_copy(r, sorted[i], err);
 		else if (!survey_owns(last, sorted[i]))
@@ -176,6 +179,11 @@ static int move_item(void *ctx, uint32_t i, struct err *err)
 
 	if (item->layer && !item->tensor)
 		return repack_layer_convert(r->job, item, r->writer, err);
+	if (!item->layer && repack_gguf_narrow(m, item->tensor) !=
+				    item->tensor->type)
+		return repack_gguf_pour(r->writer, item->id, item->tensor,
+					repack_gguf_narrow(m, item->tensor),
+					0, err);
 	if (item->layer ? repack_move_tensor(item, r->writer, err) :
 	    st_writer_tensor(r->writer, item->id, item->tensor,
 			     m->file[item->tensor->file].src, err))
@@ -211,7 +219,9 @@ static int write_all(struct run *r, struct err *err)
 	r->report->bytes = st_writer_bytes(r->writer);
 	r->report->shards = st_writer_shards(r->writer);
 	if (repack_config_write(job, r->ways, repack_anew(job), err) ||
-	    model_copy_extras(job->model, job->out, err))
+	    (model_gguf(job->model) ?
+		     repack_gguf_tokenizer(job, r->report, err) :
+		     model_copy_extras(job->model, job->out, err)))
 		return -1;
 	return 0;
 }
@@ -242,8 +252,14 @@ int repack_run(const struct repack_job *job, struct repack_report *out,
 	memset(out, 0, sizeof(*out));
 	if (!action || !steps || repack_ways_make(job, &ways, err) ||
 	    repack_decide(job, &ways, steps, action, err) ||
-	    refuse(steps, count, err) || st_writer_new(&r.writer, err) ||
-	    make_items(&r, err) || write_all(&r, err))
+	    refuse(steps, count, err))
+		goto out;
+	if (repack_gguf_is(job)) {
+		ret = repack_gguf_run(job, &ways, action, out, err);
+		goto out;
+	}
+	if (st_writer_new(&r.writer, err) || make_items(&r, err) ||
+	    write_all(&r, err))
 		goto out;
 	st_writer_free(r.writer);
 	r.writer = NULL;

@@ -39,13 +39,15 @@ struct repack_job {
 	const struct survey *survey;
 	const struct qfmt *to;     /* NULL: dense */
 	enum dtype dense_type;     /* F16, BF16, F32 for --to dense */
+	enum dtype cast;           /* of dense matrices in GGUF; DT_NONE: as
+				      they are */
 	enum repack_order order;
 	uint32_t group_size;       /* split groups to this size; 0: no */
 	uint32_t bits;             /* widen codes to this; 0: no */
 	uint32_t pad_mlp;          /* the MLP's inner size becomes a multiple
 				      of this; 0: no */
 	uint64_t shard_size;       /* 0: one file */
-	const char *out;           /* the staged directory */
+	const char *out;           /* the staged directory; of GGUF the file */
 	bool prove;
 	bool lossy;                /* also convert layers whose tensors and
 				      config contradict each other about their
@@ -63,8 +65,14 @@ struct repack_report {
 	uint32_t moved;            /* other tensors permuted or padded */
 	uint64_t bytes;            /* of all tensors written */
 	uint32_t shards;
-	uint64_t proven;           /* weights of linears compared bit for bit;
-				      0: no proof */
+	uint64_t proven;           /* weights of linears compared; 0: no
+				      proof */
+	uint64_t rounded;          /* of these differ, which only a lossy job
+				      may let pass: */
+	double worst, mean;        /* by this much at most, and on average of
+				      all that were compared */
+	bool no_tokenizer;         /* to or from GGUF: the source has none that
+				      can be written */
 };
 
 /* The layout that a layer gets; NULL: it is, or becomes, one dense weight. */

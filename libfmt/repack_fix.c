@@ -158,6 +158,9 @@ const struct qfmt *repack_target(const struct repack_job *job,
 {
 	if (!l->format)
 		return NULL;
+	/* only GGUF has tables in blocks */
+	if (l->table && job->to != &qf_gguf && job->to != &qf_gguf_lossy)
+		return NULL;
 	if (job->fix && !l->broken &&
 	    (llama_is_dense(l->module->name) ||
 	     has_dense_partner(job->survey, l)))

@@ -1,5 +1,5 @@
 /* What to do with each layer, and why not. */
-#include "repack_impl.h"
+#include "repack_gguf.h"
 
 #include "base/json.h"
 #include "base/mem.h"
@@ -187,7 +187,7 @@ struct trial {
 	const struct repack_ways *ways;
 };
 
-/* Convert without writing, where a single zero may not fit. */
+/* Convert without writing, where a single zero or scale may not fit. */
 static int try_layer(void *ctx, uint32_t i, struct err *err)
 {
 	struct trial *t = ctx;
@@ -196,8 +196,10 @@ static int try_layer(void *ctx, uint32_t i, struct err *err)
 	const struct ql_spec *spec = &item.way->spec;
 	size_t name;
 
-	if (t->action[i] != REPACK_CONVERT || spec->sym ||
-	    !repack_target(t->job, item.layer))
+	if (t->action[i] != REPACK_CONVERT ||
+	    !repack_target(t->job, item.layer) ||
+	    (spec->sym && (spec->scale_type == DT_F16 ||
+			   t->job->to != &qf_gguf)))
 		return 0;
 	if (repack_layer_plan(t->job, &item, &item.plan, err))
 		return -1;
@@ -230,6 +232,7 @@ int repack_plan(const struct repack_job *job, struct repack_step **steps,
 	*steps = NULL;
 	/* can the config say it at all? */
 	if (!action || repack_ways_make(job, &ways, err) ||
+	    repack_gguf_check(job, &ways, err) ||
 	    repack_config_foreign(job, &ways.after, &config, err))
 		goto out;
 	*steps = mem_alloc(count, sizeof(**steps), err);

@@ -1,4 +1,4 @@
-#include "repack_impl.h"
+#include "repack_gguf.h"
 
 #include "base/err.h"
 #include "base/mem.h"
@@ -152,9 +152,13 @@ static int prove_copy(const struct proof *p, const struct survey_layer *l,
 		l ? &p->ways->way[l - p->job->survey->layer] : NULL;
 	uint64_t dim[2];
 
+	if (repack_gguf_leaves(p->job->model, was))
+		return 0;
 	if (!is)
 		return err_set(err, ERR_CHECK, "%s: not in the result",
 			       was->name);
+	if (model_gguf(p->job->model) && !(w && w->moved))
+		return repack_gguf_same(was, is, err);
 	if (w && w->moved && !repack_move_shape(w, was, &l->spec, dim) ?
 	    repack_move_same(w, &l->spec, was, is) : same_bytes(was, is))
 		return 0;

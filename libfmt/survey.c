@@ -74,12 +74,15 @@ static void look_quantized(const struct qf_hint *hint, struct survey_layer *l)
 
 	l->layout = l->format->name;
 	if (l->format->spec(&q, &l->spec, &err)) {
-		memset(&l->spec, 0, sizeof(l->spec));
+		/* what is known and only not decoded keeps its sizes */
+		if (err.code != ERR_UNSUP)
+			memset(&l->spec, 0, sizeof(l->spec));
 		l->broken = true;
 		snprintf(l->why, sizeof(l->why), "%.*s",
 			 (int)sizeof(l->why) - 1, err.msg);
 	}
 	l->odd = q.odd;
+	l->table = !is_linear_name(l->module->name);
 }
 
 /* *is: the module is a row of the survey. */
@@ -176,14 +179,15 @@ static void add_bits(struct survey *s)
 	for (uint32_t i = 0; i < s->count; i++) {
 		const struct survey_layer *l = &s->layer[i];
 
-		if (!l->format || l->broken)
+		if (!l->format || !l->spec.in)
 			continue;
 		weights += (double)l->spec.in * l->spec.out;
 		for (uint32_t k = 0; k < l->module->count; k++) {
 			const struct tensor *t = &l->module->part[k];
 
 			if (t != qf_part(l->module, "bias") &&
-			    t != qf_part(l->module, "weight"))
+			    (t != qf_part(l->module, "weight") ||
+			     !tensor_is_float(t->type)))
 				bytes += (double)t->size;
 		}
 	}
@@ -218,7 +222,7 @@ int survey_sum(const struct model *m, struct survey *s, struct err *err)
 		const struct survey_layer *l = &s->layer[i];
 		int32_t gs;
 
-		if (!l->format || l->broken)
+		if (!l->format || !l->spec.in)
 			continue;
 		if (model_hint(m, l->module->name, &hint, &skip, err))
 			return -1;

@@ -23,6 +23,8 @@ struct survey_layer {
 				       set for dense ones too */
 	uint32_t odd;               /* enum qf_odd */
 	bool bias;
+	bool table;                 /* quantized, but no linear: its rows are
+				       looked up (embeddings in GGUF) */
 	bool broken;                /* its spec could not be read: `why` */
 	char why[256];
 };

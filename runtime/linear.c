@@ -48,6 +48,23 @@ out:
 	return ret;
 }
 
+/* The bytes as they are, row by row where the file has them in another order.
+ * Files are little endian, and so are our machines. */
+static int put_bytes(const struct rt_dev *d, const struct tensor *t,
+		     struct be_mat *out, struct err *err)
+{
+	uint64_t bytes = t->dim[0] ? t->size / t->dim[0] : 0;
+
+	if (!t->turned)
+		return d->api->put(d->be, out->p, t->data, (size_t)t->size,
+				   err);
+	for (uint32_t n = 0; n < t->dim[0]; n++)
+		if (d->api->put(d->be, (char *)out->p + n * bytes,
+				tensor_row_data(t, n), (size_t)bytes, err))
+			return -1;
+	return 0;
+}
+
 /* Copy t to the device as [rows][cols], in its own type when the backend has
  * it and `keep` says so, else as f32.  The shape has been checked. */
 static int upload(const struct rt_dev *d, const struct tensor *t, int keep,
@@ -70,8 +87,7 @@ static int upload(const struct rt_dev *d, const struct tensor *t, int keep,
 		       err))
 		goto out;
 	if (t->type == out->type) {
-		/* files are little endian, and so are our machines */
-		if (d->api->put(d->be, out->p, t->data, (size_t)t->size, err))
+		if (put_bytes(d, t, out, err))
 			goto out;
 	} else if (put_f32(d, t, n, out, err)) {
 		goto out;
@@ -123,18 +139,6 @@ int rt_tensor_load(const struct rt_dev *d, const struct model *m,
 	if (model_need(m, name, &t, err))
 		return -1;
 	return load(d, m, t, (struct shape){ rows, cols }, 0, out, err);
-}
-
-int rt_matrix_load(const struct rt_dev *d, const struct model *m,
-		   const char *name, uint32_t rows, uint32_t cols,
-		   struct be_mat *out, struct err *err)
-{
-	const struct tensor *t;
-
-	*out = (struct be_mat){ 0 };
-	if (model_need(m, name, &t, err))
-		return -1;
-	return load(d, m, t, (struct shape){ rows, cols }, 1, out, err);
 }
 
 /* ---- modules, dense or quantized ---- */
@@ -360,6 +364,48 @@ static int weights_dense(const struct source *s, float *w, struct err *err)
 		       "%s: %s: type %s, expected F16, BF16 or F32",
 		       model_file_of(s->model, t), t->name,
 		       tensor_dtype_name(t->type));
+}
+
+/* A table of vectors may be quantized as well; then its rows become F32. */
+static int load_decoded(const struct rt_dev *d, const struct source *s,
+			struct be_mat *out, struct err *err)
+{
+	float *row = NULL;
+	struct ql ql;
+	int ret = -1;
+
+	if (read_ql(s, &ql, err))
+		return -1;
+	row = mem_alloc(s->in, sizeof(*row), err);
+	if (!row || be_mat_new(d->api, d->be, s->out, s->in, DT_F32, out, err))
+		goto out;
+	for (uint32_t n = 0; n < s->out; n++) {
+		ql_dequant_row(&ql, n, row);
+		if (d->api->put(d->be, (float *)out->p + (size_t)n * s->in,
+				row, s->in * sizeof(*row), err))
+			goto out;
+	}
+	ret = 0;
+out:
+	if (ret)
+		be_mat_free(d->api, d->be, out);
+	ql_release(&ql);
+	free(row);
+	return ret;
+}
+
+int rt_table_load(const struct rt_dev *d, const struct model *m,
+		  const char *module, uint32_t rows, uint32_t cols,
+		  struct be_mat *out, struct err *err)
+{
+	struct source s = { .in = cols, .out = rows };
+
+	*out = (struct be_mat){ 0 };
+	if (find(&s, m, module, err))
+		return -1;
+	if (s.format)
+		return load_decoded(d, &s, out, err);
+	return load(d, m, s.weight, (struct shape){ rows, cols }, 1, out, err);
 }
 
 int rt_weights(const struct model *m, const char *name, uint32_t in,

@@ -47,13 +47,14 @@ const char *rt_linear_kernel(const struct rt_dev *d,
 int rt_weights(const struct model *m, const char *name, uint32_t in,
 	       uint32_t out, float **w, struct err *err);
 /* A float tensor on the device: [rows][cols], or [cols] in the file when rows
- * is 1.  rt_tensor_load makes it F32 (norms, biases); rt_matrix_load keeps F16,
- * BF16 and F32 as they are (embeddings).  On failure out->p is NULL. */
+ * is 1, as F32 (norms, biases).  On failure out->p is NULL. */
 int rt_tensor_load(const struct rt_dev *d, const struct model *m,
 		   const char *name, uint32_t rows, uint32_t cols,
 		   struct be_mat *out, struct err *err);
-int rt_matrix_load(const struct rt_dev *d, const struct model *m,
-		   const char *name, uint32_t rows, uint32_t cols,
-		   struct be_mat *out, struct err *err);
+/* The weight of a module whose rows are looked up (embeddings): F16, BF16 and
+ * F32 as they are, a quantized one decoded to F32. */
+int rt_table_load(const struct rt_dev *d, const struct model *m,
+		  const char *module, uint32_t rows, uint32_t cols,
+		  struct be_mat *out, struct err *err);
 
 #endif

@@ -31,7 +31,9 @@ static int read_config(struct llm *l, const struct model *m, struct err *err)
 	int ret = -1;
 
 	path = io_join(m->dir, "generation_config.json", err);
-	if (!path || (io_is_file(path) && json_read_file(path, &gen, err)))
+	/* (a GGUF file has its end tokens inside) */
+	if (!path || (!model_gguf(m) && io_is_file(path) &&
+		      json_read_file(path, &gen, err)))
 		goto out;
 	if (llama_config_read(m->config, gen, &l->cfg, err) ||
 	    llama_check(m, &l->cfg, err))
@@ -106,8 +108,8 @@ static int open_weights(struct llm *l, const struct model *m,
 	const struct rt_dev *d = &l->dev;
 	const struct llama_config *c = &l->cfg;
 
-	if (rt_matrix_load(d, m, LLAMA_EMBED, c->vocab, c->hidden, &l->embed,
-			   err) ||
+	if (rt_table_load(d, m, LLAMA_TABLE, c->vocab, c->hidden, &l->embed,
+			  err) ||
 	    rt_tensor_load(d, m, LLAMA_FINAL_NORM, 1, c->hidden, &l->norm,
 			   err) ||
 	    open_head(l, m, err))

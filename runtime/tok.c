@@ -5,6 +5,8 @@
 #include "../libfmt/base/io.h"
 #include "../libfmt/base/json.h"
 #include "../libfmt/base/mem.h"
+#include "../libfmt/gguf_tok.h"
+#include "../libfmt/model.h"
 #include "tok_impl.h"
 
 #include <stdlib.h>
@@ -130,6 +132,14 @@ static int around(struct tok *t, const struct cJSON *config, struct err *err)
 	return 0;
 }
 
+static int apply(struct tok *t, const struct cJSON *config, struct err *err)
+{
+	t->bos = named(t, config, "bos_token", t->bos);
+	t->eos = named(t, config, "eos_token", t->eos);
+	guess(t);
+	return around(t, config, err);
+}
+
 static int configure(struct tok *t, const char *path, struct err *err)
 {
 	struct cJSON *config = NULL;
@@ -137,11 +147,8 @@ static int configure(struct tok *t, const char *path, struct err *err)
 
 	if (path && json_read_file(path, &config, err))
 		return -1;
-	t->bos = named(t, config, "bos_token", t->bos);
-	t->eos = named(t, config, "eos_token", t->eos);
-	guess(t);
-	if (around(t, config, err))
-		err_ctx(err, "%s", path);
+	if (apply(t, config, err))
+		err_ctx(err, "%s", path ? path : "tokenizer");
 	else
 		ret = 0;
 	json_free(config);
@@ -185,6 +192,41 @@ int tok_open(const char *dir, struct tok **out, struct err *err)
 			     (load(t, dir, err) || configure(t, NULL, err))) {
 		tok_close(t);
 		return -1;
+	}
+	*out = t;
+	return 0;
+}
+
+static int load_gguf(struct tok *t, const struct gguf_file *f,
+		     struct err *err)
+{
+	struct gguf_tok_files files;
+	int ret = -1;
+
+	if (gguf_tok_files(f, &files, err))
+		return -1;
+	if (is_json(files.data, files.len) ?
+		    !tok_bpe_open(t, files.data, files.len, err) :
+		    !tok_spm_open(t, files.data, files.len, err))
+		ret = apply(t, files.config, err);
+	gguf_tok_release(&files);
+	return ret;
+}
+
+int tok_open_model(const struct model *m, struct tok **out, struct err *err)
+{
+	struct tok *t;
+
+	if (!model_gguf(m))
+		return tok_open(m->dir, out, err);
+	*out = NULL;
+	t = mem_alloc(1, sizeof(*t), err);
+	if (!t)
+		return -1;
+	t->bos = t->eos = -1;
+	if (load_gguf(t, model_gguf(m), err)) {
+		tok_close(t);
+		return err_ctx(err, "%s", m->path);
 	}
 	*out = t;
 	return 0;

@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 struct err;
+struct model;
 struct tok;
 
 /* From the tokenizer files in `dir` (tokenizer.json, else tokenizer.model;
@@ -30,6 +31,9 @@ struct tok;
  * of one of the two, plain or compressed: then a model file adds BOS, and eos
  * is guessed by the usual names where the file does not say it. */
 int tok_open(const char *dir, struct tok **out, struct err *err);
+/* The tokenizer of an open model: that of its folder, or the one inside a GGUF
+ * file. */
+int tok_open_model(const struct model *m, struct tok **out, struct err *err);
 void tok_close(struct tok *t); /* accepts NULL */
 
 uint32_t tok_vocab(const struct tok *t);  /* largest id + 1 */

@@ -184,7 +184,7 @@ static int load_calibration(struct quantize *j, struct err *err)
 		return 0;
 	for (uint32_t i = 0; i < how.files; i++)
 		text |= !call_holds_ids(how.file[i]);
-	if (text && tok_open(j->model->dir, &j->tok, err))
+	if (text && tok_open_model(j->model, &j->tok, err))
 		return -1;
 	how.seqlen = j->seqlen;
 	how.tok = j->tok;

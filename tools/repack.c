@@ -29,7 +29,7 @@ struct args {
 static const struct opt options[] = {
 	{ .kind = OPT_HEAD, .help = "Output" },
 	{ AT_TEXT(output), .letter = 'o', .name = "output", .arg = "DIR",
-	  .help = "the folder to write (required without --plan)" },
+	  .help = "the folder to write, or X.gguf (required without --plan)" },
 	{ AT_FLAG(force), .letter = 'f', .name = "force",
 	  .help = "replace DIR when it is there" },
 	{ AT_CHOICE(to), .name = "to", .arg = "FORMAT",
@@ -38,7 +38,8 @@ static const struct opt options[] = {
 	  .names = "gptq|gptq_v2|gptq_p|marlin|awq|compressed-tensors|gguf|"
 		"dense" },
 	{ AT_CHOICE(dtype), .name = "dtype", .arg = "TYPE",
-	  .help = "of dense weights, with --to dense (default: the model's)",
+	  .help = "of dense weights, with --to dense or gguf (default: the "
+		"model's)",
 	  .names = "f16|bf16|f32" },
 	{ AT_SIZE(shard_size), .name = "shard-size", .arg = "SIZE",
 	  .help = "largest weight file", .def = "5GB" },
@@ -52,7 +53,7 @@ static const struct opt options[] = {
 	  .help = "leave that out" },
 	{ AT_FLAG(lossy), .name = "lossy",
 	  .help = "also convert layers whose config and tensors contradict "
-		"each other, as they are read" },
+		"each other, and round what GGUF does not hold" },
 	{ AT_FLAG(plan), .name = "plan",
 	  .help = "say what would happen to each layer, write nothing" },
 	{ AT_FLAG(fix), .name = "fix",
@@ -89,6 +90,7 @@ struct job {
 	uint32_t refused;
 	struct repack_report report;
 	struct repack_cure cure; /* of --fix */
+	char *file;              /* of GGUF in a folder: the staged path */
 	double seconds;
 };
 
@@ -158,6 +160,21 @@ static int choose_layout(struct job *j, bool said, struct err *err)
 		       call_layout(j->call, "to", &j->work.to, err) : 0;
 }
 
+/* What is special about blocks: a type for what is beside them, rounding; and
+ * elsewhere, embeddings that were in blocks, decoded without rounding. */
+static void set_gguf(struct job *j)
+{
+	if (j->work.to == &qf_gguf) {
+		j->work.to = j->args->lossy ? &qf_gguf_lossy : &qf_gguf;
+		j->work.cast = opt_given(j->call->opt, "dtype") ?
+			       dtype_of[j->args->dtype] : DT_NONE;
+		return;
+	}
+	for (uint32_t i = 0; j->work.to && i < j->survey.count; i++)
+		if (j->survey.layer[i].table)
+			j->work.dense_type = DT_F32;
+}
+
 /* Open, survey, plan: after this every refusal has been made. */
 static int open_model(struct job *j, struct err *err)
 {
@@ -170,7 +187,8 @@ static int open_model(struct job *j, struct err *err)
 	sym = j->work.sym;
 	if (!j->survey.quantized && !said)
 		j->to = "dense";
-	if (!j->survey.quantized && strcmp(j->to, "dense")) {
+	if (!j->survey.quantized && strcmp(j->to, "dense") &&
+	    strcmp(j->to, "gguf")) {
 		ui_hint(j->call->ui, "gptq-quantize %s -o DIR --calib FILE "
 			"quantizes it", j->call->model);
 		return err_set(err, ERR_UNSUP, "%s is dense: --to %s would "
@@ -182,9 +200,10 @@ static int open_model(struct job *j, struct err *err)
 			       "--%s does not go with --to dense",
 			       a->act_order ? "act-order" :
 			       a->group_size ? "group-size" : "bits");
-	if (opt_given(j->call->opt, "dtype") && strcmp(j->to, "dense"))
+	if (opt_given(j->call->opt, "dtype") && strcmp(j->to, "dense") &&
+	    strcmp(j->to, "gguf"))
 		return err_set(err, ERR_UNSUP, "--dtype with --to %s " LATER
-			       "; it is for --to dense", j->to);
+			       "; it is for --to dense and gguf", j->to);
 	j->work = (struct repack_job) {
 		.model = j->model, .survey = &j->survey,
 		.dense_type = dense_type(j),
@@ -199,6 +218,7 @@ static int open_model(struct job *j, struct err *err)
 	};
 	if (choose_layout(j, said, err))
 		return -1;
+	set_gguf(j);
 	if (j->work.to == &qf_marlin) /* its readers know no index */
 		j->work.shard_size = 0;
 	return repack_plan(&j->work, &j->step, &j->refused, err);
@@ -294,6 +314,9 @@ static struct cJSON *result_json(const struct job *j)
 	cJSON_AddNumberToObject(o, "bytes", (double)r->bytes);
 	cJSON_AddNumberToObject(o, "shards", r->shards);
 	cJSON_AddNumberToObject(o, "proven", (double)r->proven);
+	cJSON_AddNumberToObject(o, "rounded", (double)r->rounded);
+	cJSON_AddNumberToObject(o, "worst_error", r->worst);
+	cJSON_AddNumberToObject(o, "mean_error", r->mean);
 	cJSON_AddNumberToObject(o, "seconds", j->seconds);
 	if (j->args->fix)
 		repack_cure_json(&j->cure, o);
@@ -317,8 +340,26 @@ static void print_summary(const struct job *j)
 		ui_plural(r->copied), ui_bytes(r->bytes, size), r->shards,
 		ui_plural(r->shards),
 		r->proven ? ui_count(r->proven, proven) : "not checked",
+		r->rounded ? " weights compared" :
 		r->proven ? " weights proven equal" : "",
 		ui_time(j->seconds, time));
+	if (r->rounded)
+		ui_note(j->call->ui, "%s weights were rounded: by %.3g at "
+			"most, by %.3g on average of all",
+			ui_count(r->rounded, proven), r->worst, r->mean);
+	if (r->no_tokenizer)
+		ui_warn(j->call->ui, "the result has no tokenizer: %s",
+			model_gguf(j->model) ? "that of the file cannot be "
+			"written as tokenizer files" : "the folder has none");
+}
+
+/* A GGUF file may be asked for by its own name; all else is a folder. */
+static bool names_file(const struct job *j)
+{
+	size_t n = j->args->output ? strlen(j->args->output) : 0;
+
+	return !strcmp(j->to, "gguf") && n > 5 &&
+	       !strcmp(j->args->output + n - 5, ".gguf");
 }
 
 /* Convert, prove, give the folder its name, say so. */
@@ -327,6 +368,12 @@ static int work(struct job *j, struct io_stage *stage, struct err *err)
 	double began = ui_now();
 
 	j->work.out = io_stage_path(stage);
+	if (!strcmp(j->to, "gguf") && !names_file(j)) {
+		j->file = io_join(j->work.out, "model.gguf", err);
+		if (!j->file)
+			return -1;
+		j->work.out = j->file;
+	}
 	if (repack_run(&j->work, &j->report, err) ||
 	    io_stage_commit(stage, err))
 		return -1;
@@ -352,8 +399,9 @@ static int repack_applet(const struct call *c, struct err *err)
 
 	if (check_args(&j, err))
 		return -1;
-	if (!j.args->plan && io_stage_open(j.args->output, true,
-					   j.args->force, &stage, err))
+	if (!j.args->plan && io_stage_open(j.args->output,
+					   !names_file(&j), j.args->force,
+					   &stage, err))
 		goto out;
 	if (open_model(&j, err))
 		goto out;
@@ -368,6 +416,7 @@ out:
 	io_stage_close(stage);
 	repack_cure_release(&j.cure);
 	free(j.step);
+	free(j.file);
 	survey_release(&j.survey);
 	model_close(j.model);
 	return ret;

@@ -88,7 +88,7 @@ int run_prompt(struct run *r, struct err *err)
 
 	if (a->ids) {
 		/* ids and JSON need no text: then the files may be missing */
-		if (tok_open(r->model->dir, &r->tok, &why) && !ui->json &&
+		if (tok_open_model(r->model, &r->tok, &why) && !ui->json &&
 		    a->tokens != 0) {
 			*err = why;
 			return -1;
@@ -99,7 +99,7 @@ int run_prompt(struct run *r, struct err *err)
 			return -1;
 		}
 	} else {
-		if (tok_open(r->model->dir, &r->tok, err))
+		if (tok_open_model(r->model, &r->tok, err))
 			return -1;
 		if (!a->prompt && !a->file && isatty(STDIN_FILENO))
 			ui_note(ui, "reading the prompt from the terminal, "
@@ -123,21 +123,28 @@ out:
 
 /* ---- --tokenize, --detokenize ---- */
 
-/* MODEL is a folder, a tokenizer file, or a weight file whose folder has the
- * tokenizer. */
+/* MODEL is a folder with tokenizer files, one of them, or a model: a weight
+ * file whose folder has the tokenizer, or a GGUF file that has it inside. */
 static int open_tokenizer(const char *model, struct tok **out, struct err *err)
 {
 	const char *slash = strrchr(model, '/');
 	const char *name = slash ? slash + 1 : model;
-	char *dir;
+	struct model *m = NULL;
+	struct err why;
 	int ret;
 
-	if (!io_is_file(model) || !strncmp(name, "tokenizer", 9))
+	if (!strncmp(name, "tokenizer", 9))
 		return tok_open(model, out, err);
-	dir = slash ? mem_text(model, (size_t)(slash - model), err) :
-		      mem_text(".", 1, err);
-	ret = dir ? tok_open(*dir ? dir : "/", out, err) : -1;
-	free(dir);
+	if (io_is_dir(model) && !tok_open(model, out, &why))
+		return 0;
+	if (model_open(model, 0, &m, err)) {
+		/* a folder without weights lacks the tokenizer first */
+		if (io_is_dir(model))
+			*err = why;
+		return -1;
+	}
+	ret = tok_open_model(m, out, err);
+	model_close(m);
 	return ret;
 }
 

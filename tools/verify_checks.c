@@ -137,9 +137,9 @@ static int open_tokenizer(struct verify *v, struct err *err)
 {
 	struct err other;
 
-	if (v->tok || !tok_open(v->model->dir, &v->tok, err))
+	if (v->tok || !tok_open_model(v->model, &v->tok, err))
 		return 0;
-	if (v->dense && !tok_open(v->dense->dir, &v->tok, &other))
+	if (v->dense && !tok_open_model(v->dense, &v->tok, &other))
 		return 0;
 	return -1;
 }

@@ -6,6 +6,7 @@
  * whatever has packed codes and is nobody else's, so that a damaged layer gets
  * a message about what is wrong with it. */
 const struct qfmt *const qf_table[] = {
+	&qf_gguf,
 	&qf_ct,
 	&qf_marlin,
 	&qf_llama,

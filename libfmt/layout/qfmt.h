@@ -118,7 +118,9 @@ extern const uint32_t qf_count;
 
 /* The rows that others name. */
 extern const struct qfmt qf_gptq, qf_gptq_v2, qf_gptq_p, qf_llama, qf_awq,
-	qf_awq_gemv, qf_awq_fast, qf_ct, qf_marlin;
+	qf_awq_gemv, qf_awq_fast, qf_ct, qf_marlin, qf_gguf;
+/* Not in the table: qf_gguf that rounds what would have to be refused. */
+extern const struct qfmt qf_gguf_lossy;
 
 /* By name, or NULL. */
 const struct qfmt *qf_find(const char *name);

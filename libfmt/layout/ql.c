@@ -208,6 +208,7 @@ static void row_compare(const float *a, const float *b, uint32_t in,
 		d = fabs((double)a[k] - (double)b[k]);
 		if (isnan(d))
 			d = (double)INFINITY;
+		diff->sum_abs += d;
 		if (diff->unequal++ == 0 || d > diff->max_abs) {
 			diff->max_abs = d;
 			diff->n = n;

@@ -72,6 +72,7 @@ void ql_dequant_row(const struct ql *ql, uint32_t n, float *out);
 struct ql_diff {
 	uint64_t unequal; /* weights whose f32 bits differ (-0 equals 0) */
 	double max_abs;   /* largest |a - b| */
+	double sum_abs;   /* of all |a - b| */
 	uint32_t n, k;    /* where */
 };
 int ql_compare(const struct ql *a, const struct ql *b, struct ql_diff *diff,
