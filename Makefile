@@ -109,7 +109,7 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 $(BUILD)/obj/%_avx2.o: FILE_FLAGS := -mavx2 -mfma -mf16c
 $(BUILD)/obj/%_avx512.o: FILE_FLAGS := -mavx512f -mavx512bw -mavx512vl \
 	-mavx512dq -mavx2 -mfma -mf16c
-$(BUILD)/obj/kernels/cpu/ref.o: FILE_FLAGS := -ffp-contract=off
+$(BUILD)/obj/kernels/cpu/ref%.o: FILE_FLAGS := -ffp-contract=off
 
 # The plug-in is the same in every mode, so its objects are shared.  It does
 # not link the library: errors and the checks of shapes are compiled into it.

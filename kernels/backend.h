@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define BE_ABI 1
+#define BE_ABI 2
 
 struct err;
 struct be;    /* an opened device */
@@ -84,13 +84,24 @@ struct be_attend {
  *	zero = 2^(bits-1) (sym) or rint(-lo / scale), at most maxq
  * round_scale F16 or BF16 rounds the scale to that type before zero and codes
  * are computed; F32 leaves it.  A group whose scale rounds to 0 counts as all
- * zero, so no scale is 0; and no zero is -0. */
+ * zero, so no scale is 0; and no zero is -0.
+ *
+ * With `tries` ranges p * (lo, hi), p = 1 - i * shrink for i = 0..tries-1, are
+ * tried instead of one, and the first with the least
+ *	sum_c weight[c] * |w'_c - w_c|^power
+ * is taken; where `near` is set (asym) each also with the zeros one beside, of
+ * those only that are at least zero_min.
+ * The sum is f32, in order of c; each operation rounds on its own. */
 struct be_grid {
 	const struct be_mat *w; /* F32 [rows][columns of the group] */
 	float *scale, *zero;    /* [rows], `step` floats apart */
 	size_t step;
 	uint8_t bits, sym;
 	enum dtype round_scale;
+	uint32_t tries;         /* 0: no search */
+	uint8_t near, zero_min;
+	float shrink, power;
+	const float *weight;    /* [columns], device; NULL: all 1 */
 };
 
 /* GPTQ over one block of columns, column by column, for all rows:
@@ -111,6 +122,40 @@ struct be_sweep {
 	const uint32_t *group;    /* [n]: group of each column, host memory */
 	double *loss;             /* [rows] */
 	uint8_t bits;
+};
+
+/* Coordinate descent on f(Q) = (Q - W) H (Q - W)^T of each row, in one block
+ * of columns whose groups lie in it whole (or `refit` is 0).  g = (Q - W) H of
+ * the block's columns is kept up to date as Q changes.  A round is
+ *
+ *	refit: for each group with codes u = code - zero
+ *		p = u H,  num = sum g_c u_c,  den = sum p_c u_c (its columns)
+ *		s' = s - num / den, rounded to scale_type; taken where it is
+ *		positive and f gets less; then g += (s' - s) p
+ *	codes: for each column i
+ *		q' = clamp(rint(code - g_i / (H_ii s)), 0, maxq)
+ *		where it differs: g_j += s (q' - code) H[i][j]
+ *
+ * diff = Q - W is written anew at the end, and half of what f changed by is
+ * added to loss.  At most 1024 columns.  Arithmetic in f32, each operation
+ * rounded on its own, sums in order of columns, changes of f in order of
+ * events. */
+struct be_refine {
+	const struct be_mat *w;    /* F32 [rows][n] */
+	struct be_mat *diff;       /* F32 [rows][n], out */
+	const struct be_mat *grad; /* F32 [rows][n] */
+	const struct be_mat *h;    /* F32 [n][n], symmetric */
+	uint8_t *code;             /* [rows][n], code_ld apart */
+	size_t code_ld;
+	float *scale;              /* [rows][groups], grid_ld apart */
+	const float *zero;
+	size_t grid_ld;
+	const uint32_t *group;     /* [n]: group of each column, host memory;
+				      equal ones stand together */
+	double *loss;              /* [rows] */
+	uint32_t rounds;
+	uint8_t bits, refit;
+	enum dtype scale_type;
 };
 
 /* U = chol(inv(H + damp * mean(diag H) * I)), upper: H^-1 = U^T U. */
@@ -187,6 +232,8 @@ struct be_api {
 	int (*grid)(struct be *be, const struct be_grid *g, struct err *err);
 	int (*sweep)(struct be *be, const struct be_sweep *s,
 		     struct err *err);
+	int (*refine)(struct be *be, const struct be_refine *r,
+		      struct err *err);
 };
 
 /* The built-in CPU table. */

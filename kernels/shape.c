@@ -219,6 +219,26 @@ int be_shape_sweep(const struct be_sweep *s, struct err *err)
 		       s->w->cols);
 }
 
+int be_shape_refine(const struct be_refine *r, struct err *err)
+{
+	if (view(r->w, T_F32, "refine w", err) ||
+	    view(r->diff, T_F32, "refine diff", err) ||
+	    view(r->grad, T_F32, "refine grad", err) ||
+	    view(r->h, T_F32, "refine h", err) ||
+	    same(r->w, r->diff, "refine", err) ||
+	    same(r->w, r->grad, "refine", err))
+		return -1;
+	if (r->h->rows == r->w->cols && r->h->cols == r->w->cols &&
+	    r->code_ld >= r->w->cols && r->bits >= 1 && r->bits <= 8 &&
+	    type_in(r->scale_type, T_ANY))
+		return 0;
+	return err_set(err, ERR_UNSUP,
+		       "refine: h [%u][%u], codes in rows of %zu, %u bits for "
+		       "%u columns",
+		       r->h->rows, r->h->cols, r->code_ld, r->bits,
+		       r->w->cols);
+}
+
 int be_shape_qgemm(const struct be_mat *x, uint32_t in, uint32_t out,
 		   const struct be_mat *y, struct err *err)
 {

@@ -34,6 +34,7 @@ int be_shape_syrk(const struct be_mat *x, const struct be_mat *h,
 int be_shape_factor(const struct be_factor *f, struct err *err);
 int be_shape_grid(const struct be_grid *g, struct err *err);
 int be_shape_sweep(const struct be_sweep *s, struct err *err);
+int be_shape_refine(const struct be_refine *r, struct err *err);
 /* x [m][in], y [m][out]. */
 int be_shape_qgemm(const struct be_mat *x, uint32_t in, uint32_t out,
 		   const struct be_mat *y, struct err *err);

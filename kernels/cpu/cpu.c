@@ -199,4 +199,5 @@ const struct be_api be_cpu = {
 	.factor = cpu_factor,
 	.grid = cpu_grid,
 	.sweep = cpu_sweep,
+	.refine = cpu_refine,
 };

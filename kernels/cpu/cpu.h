@@ -147,6 +147,21 @@ struct cpu_sweep {
 	float *scratch; /* [3][n][16] */
 };
 
+/* The clipping search for up to 64 rows whose ranges are known. */
+struct cpu_search {
+	const struct be_grid *g;
+	uint32_t row, rows;
+	const float *lo, *hi; /* [rows], widened */
+	float *scratch;       /* [n][16] */
+};
+
+/* Coordinate descent for up to 16 rows. */
+struct cpu_refine {
+	const struct be_refine *a;
+	uint32_t row, rows;
+	float *scratch; /* [3][n][16] */
+};
+
 struct cpu_isa {
 	const char *name; /* "avx512" */
 	void (*dot)(const struct cpu_dot *d);
@@ -180,6 +195,8 @@ struct cpu_isa {
 	/* widens lo and hi to hold w[n] */
 	void (*range)(const float *w, uint32_t n, float *lo, float *hi);
 	void (*sweep)(const struct cpu_sweep *s);
+	void (*search)(const struct cpu_search *s);
+	void (*refine)(const struct cpu_refine *r);
 };
 
 extern const struct cpu_isa cpu_isa_generic;
@@ -276,5 +293,6 @@ int cpu_syrk(struct be *be, const struct be_mat *x, double alpha,
 int cpu_factor(struct be *be, const struct be_factor *f, struct err *err);
 int cpu_grid(struct be *be, const struct be_grid *g, struct err *err);
 int cpu_sweep(struct be *be, const struct be_sweep *s, struct err *err);
+int cpu_refine(struct be *be, const struct be_refine *r, struct err *err);
 
 #endif

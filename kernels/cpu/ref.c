@@ -1,12 +1,12 @@
 /* ref.c - every operation in plain scalar C: the definition of right.
  *
- * Sums are in double, in the order of the index.  Where backend.h asks for f32
- * arithmetic (grid, sweep) each operation is rounded to f32 on its own: this
- * file is compiled without contraction to fused multiply-add. */
+ * Sums are in double, in the order of the index.  What only the quantizer
+ * needs in f32 arithmetic is in ref_quant.c. */
 #include "../../libfmt/base/err.h"
 #include "../../libfmt/base/half.h"
 #include "../../libfmt/base/mem.h"
 #include "../shape.h"
+#include "grid.h"
 #include "host.h"
 #include "solve.h"
 
@@ -391,89 +391,6 @@ out:
 	return ret;
 }
 
-static float round_to(float f, enum dtype t)
-{
-	if (t == DT_F16)
-		return half_to_f32(half_from_f32(f));
-	if (t == DT_BF16)
-		return half_bf16_to_f32(half_bf16_from_f32(f));
-	return f;
-}
-
-/* Range of row r, as the published quantizer widens it. */
-static void range(const struct be_grid *g, uint32_t r, float *lo, float *hi)
-{
-	for (uint32_t c = 0; c < g->w->cols; c++) {
-		float w = get(g->w, r, c);
-
-		*lo = w < *lo ? w : *lo;
-		*hi = w > *hi ? w : *hi;
-	}
-	if (!g->sym)
-		return;
-	*hi = -*lo > *hi ? -*lo : *hi;
-	*lo = *lo < 0 ? -*hi : *lo;
-}
-
-static int ref_grid(struct be *be, const struct be_grid *g, struct err *err)
-{
-	float maxq = (float)((1u << g->bits) - 1);
-
-	(void)be;
-	if (be_shape_grid(g, err))
-		return -1;
-	for (uint32_t r = 0; r < g->w->rows; r++) {
-		float lo = 0, hi = 0, scale, zero;
-
-		range(g, r, &lo, &hi);
-		scale = round_to((hi - lo) / maxq, g->round_scale);
-		if (scale == 0) {
-			lo = -1;
-			hi = 1;
-			scale = round_to((hi - lo) / maxq, g->round_scale);
-		}
-		zero = rintf(-lo / scale);
-		zero = zero < maxq ? zero : maxq;
-		if (g->sym)
-			zero = (float)(1u << (g->bits - 1));
-		g->scale[r * g->step] = scale;
-		g->zero[r * g->step] = zero + 0.0F; /* -0 becomes 0 */
-	}
-	return 0;
-}
-
-/* Column i of row r; e is the error that later columns make good. */
-static float sweep_one(const struct be_sweep *s, uint32_t r, uint32_t i)
-{
-	float maxq = (float)((1u << s->bits) - 1), *w = ref(s->w, r, 0);
-	float scale = s->scale[r * s->grid_ld + s->group[i]];
-	float zero = s->zero[r * s->grid_ld + s->group[i]];
-	float q = rintf(w[i] / scale) + zero, e;
-
-	q = q > 0 ? q : 0; /* also NaN */
-	q = q < maxq ? q : maxq;
-	s->code[r * s->code_ld + i] = (uint8_t)q;
-	e = (w[i] - scale * (q - zero)) / get(s->u, i, i);
-	for (uint32_t j = i; j < s->w->cols; j++)
-		w[j] -= e * get(s->u, i, j);
-	return e;
-}
-
-static int ref_sweep(struct be *be, const struct be_sweep *s, struct err *err)
-{
-	(void)be;
-	if (be_shape_sweep(s, err))
-		return -1;
-	for (uint32_t r = 0; r < s->w->rows; r++)
-		for (uint32_t i = 0; i < s->w->cols; i++) {
-			float e = sweep_one(s, r, i);
-
-			*ref(s->err, r, i) = e;
-			s->loss[r] += (double)e * (double)e / 2;
-		}
-	return 0;
-}
-
 const struct be_api be_ref = {
 	.abi = BE_ABI,
 	.size = sizeof(struct be_api),
@@ -499,6 +416,7 @@ const struct be_api be_ref = {
 	.add = ref_add,
 	.syrk = ref_syrk,
 	.factor = ref_factor,
-	.grid = ref_grid,
-	.sweep = ref_sweep,
+	.grid = cpu_ref_grid,
+	.sweep = cpu_ref_sweep,
+	.refine = cpu_ref_refine,
 };

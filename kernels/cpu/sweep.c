@@ -1,11 +1,10 @@
-/* sweep.c - the quantizer's grid and its sweep over a block of columns: tiles
- * are rows of the weight, which do not depend on each other. */
+/* sweep.c - the quantizer's grid, its sweep over a block of columns, and the
+ * refinement of what came out: tiles are rows of the weight, which do not
+ * depend on each other. */
 #include "../../libfmt/base/err.h"
-#include "../../libfmt/base/half.h"
 #include "../shape.h"
 #include "cpu.h"
-
-#include <math.h>
+#include "grid.h"
 
 #define GRID_ROWS 64
 #define SWEEP_ROWS 16
@@ -14,61 +13,41 @@ struct job {
 	const struct be *be;
 	const struct be_grid *grid;
 	const struct be_sweep *sweep;
+	const struct be_refine *refine;
 };
-
-static float round_to(float f, enum dtype t)
-{
-	if (t == DT_F16)
-		return half_to_f32(half_from_f32(f));
-	if (t == DT_BF16)
-		return half_bf16_to_f32(half_bf16_from_f32(f));
-	return f;
-}
-
-/* Scale and zero from a row's range; each operation rounds to f32. */
-static void grid_row(const struct be_grid *g, uint32_t r, float lo, float hi)
-{
-	float maxq = (float)((1u << g->bits) - 1), scale, zero;
-
-	if (g->sym) {
-		hi = -lo > hi ? -lo : hi;
-		lo = lo < 0 ? -hi : lo;
-	}
-	scale = round_to((hi - lo) / maxq, g->round_scale);
-	if (scale == 0) {
-		lo = -1;
-		hi = 1;
-		scale = round_to((hi - lo) / maxq, g->round_scale);
-	}
-	zero = rintf(-lo / scale);
-	zero = zero < maxq ? zero : maxq;
-	if (g->sym)
-		zero = (float)(1u << (g->bits - 1));
-	g->scale[r * g->step] = scale;
-	g->zero[r * g->step] = zero + 0.0F; /* -0 becomes 0 */
-}
 
 static void grid_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct job *j = ctx;
-	const struct be_mat *w = j->grid->w;
-	uint32_t r = tile * GRID_ROWS, end = r + GRID_ROWS;
+	const struct be_grid *g = j->grid;
+	uint32_t row = tile * GRID_ROWS, left = g->w->rows - row;
+	float lo[GRID_ROWS] = { 0 }, hi[GRID_ROWS] = { 0 };
+	struct cpu_search t = {
+		.g = g, .row = row, .rows = left < GRID_ROWS ? left : GRID_ROWS,
+		.lo = lo, .hi = hi, .scratch = cpu_own(j->be, self),
+	};
 
-	(void)self;
-	for (; r < end && r < w->rows; r++) {
-		float lo = 0, hi = 0;
+	for (uint32_t r = 0; r < t.rows; r++) {
+		size_t cell = (row + r) * g->step;
 
-		j->be->isa->range((const float *)w->p + (size_t)r * w->ld,
-				  w->cols, &lo, &hi);
-		grid_row(j->grid, r, lo, hi);
+		j->be->isa->range((const float *)g->w->p +
+				  (row + r) * (size_t)g->w->ld,
+				  g->w->cols, &lo[r], &hi[r]);
+		cpu_grid_widen(g, &lo[r], &hi[r]);
+		cpu_grid_cell(g, lo[r], hi[r], &g->scale[cell],
+			      &g->zero[cell]);
 	}
+	if (g->tries)
+		j->be->isa->search(&t);
 }
 
 int cpu_grid(struct be *be, const struct be_grid *g, struct err *err)
 {
-	struct job j = { be, g, NULL };
+	struct job j = { .be = be, .grid = g };
+	size_t floats = g->tries ? (size_t)CPU_LANES * g->w->cols : 0;
 
-	if (be_shape_grid(g, err))
+	if (be_shape_grid(g, err) ||
+	    cpu_scratch(be, floats * sizeof(float), 0, err))
 		return -1;
 	cpu_run(be, (g->w->rows + GRID_ROWS - 1) / GRID_ROWS,
 		 grid_tile, &j);
@@ -90,7 +69,7 @@ static void sweep_tile(void *ctx, uint32_t tile, uint32_t self)
 
 int cpu_sweep(struct be *be, const struct be_sweep *s, struct err *err)
 {
-	struct job j = { be, NULL, s };
+	struct job j = { .be = be, .sweep = s };
 	/* weights, errors and codes, a row per lane */
 	size_t floats = (size_t)3 * CPU_LANES * s->w->cols;
 
@@ -101,5 +80,32 @@ int cpu_sweep(struct be *be, const struct be_sweep *s, struct err *err)
 		cpu_run(be,
 			 (s->w->rows + SWEEP_ROWS - 1) / SWEEP_ROWS,
 			 sweep_tile, &j);
+	return 0;
+}
+
+static void refine_tile(void *ctx, uint32_t tile, uint32_t self)
+{
+	const struct job *j = ctx;
+	uint32_t row = tile * SWEEP_ROWS, left = j->refine->w->rows - row;
+	struct cpu_refine t = {
+		.a = j->refine, .row = row,
+		.rows = left < SWEEP_ROWS ? left : SWEEP_ROWS,
+		.scratch = cpu_own(j->be, self),
+	};
+
+	j->be->isa->refine(&t);
+}
+
+int cpu_refine(struct be *be, const struct be_refine *r, struct err *err)
+{
+	struct job j = { .be = be, .refine = r };
+	size_t floats = (size_t)3 * CPU_LANES * r->w->cols;
+
+	if (be_shape_refine(r, err) ||
+	    cpu_scratch(be, floats * sizeof(float), 0, err))
+		return -1;
+	if (r->w->cols)
+		cpu_run(be, (r->w->rows + SWEEP_ROWS - 1) / SWEEP_ROWS,
+			refine_tile, &j);
 	return 0;
 }

@@ -125,6 +125,7 @@ int cu_syrk(struct be *, const struct be_mat *x, double alpha,
 int cu_factor(struct be *, const struct be_factor *, struct err *);
 int cu_grid(struct be *, const struct be_grid *, struct err *);
 int cu_sweep(struct be *, const struct be_sweep *, struct err *);
+int cu_refine(struct be *, const struct be_refine *, struct err *);
 
 /* ---- launching ---- */
 

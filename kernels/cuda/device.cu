@@ -279,7 +279,7 @@ extern "C" const struct be_api *be_plugin(void)
 		cu_gemm, cu_gather,
 		cu_qw_new, cu_qw_free, cu_qw_kernel, cu_qgemm,
 		cu_embed, cu_rmsnorm, cu_rope, cu_attend, cu_swiglu, cu_add,
-		cu_syrk, cu_factor, cu_grid, cu_sweep,
+		cu_syrk, cu_factor, cu_grid, cu_sweep, cu_refine,
 	};
 
 	return &api;

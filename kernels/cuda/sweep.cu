@@ -15,11 +15,12 @@
 /* ---- grid ---- */
 
 struct grid_arg {
-	const float *w;
+	const float *w, *weight;
 	float *scale, *zero;
 	size_t ld, step;
-	uint32_t rows, cols;
-	int bits, sym;
+	uint32_t rows, cols, tries;
+	int bits, sym, near;
+	float least, shrink, power;
 	enum dtype round;
 };
 
@@ -32,10 +33,95 @@ static __device__ float round_to(float f, enum dtype t)
 	return f;
 }
 
+/* The code of w, as a float. */
+static __device__ __forceinline__ float nearest(float w, float s, float z,
+						float maxq)
+{
+	float q = __fadd_rn(rintf(__fdiv_rn(w, s)), z);
+
+	q = q > 0 ? q : 0; /* also NaN */
+	return q < maxq ? q : maxq;
+}
+
+static __device__ void cell(const struct grid_arg &a, float lo, float hi,
+			    float *scale, float *zero)
+{
+	const float maxq = (float)((1u << a.bits) - 1);
+
+	*scale = round_to(__fdiv_rn(__fsub_rn(hi, lo), maxq), a.round);
+	if (*scale == 0) {
+		lo = -1;
+		*scale = round_to(__fdiv_rn(2, maxq), a.round);
+	}
+	*zero = rintf(__fdiv_rn(-lo, *scale));
+	*zero = *zero < maxq ? *zero : maxq;
+	if (a.sym)
+		*zero = (float)(1u << (a.bits - 1));
+	*zero += 0.0F; /* -0 becomes 0 */
+}
+
+static __device__ float cell_error(const struct grid_arg &a, const float *w,
+				   float s, float z)
+{
+	const float maxq = (float)((1u << a.bits) - 1);
+	float sum = 0;
+
+	for (uint32_t c = 0; c < a.cols; c++) {
+		float q = nearest(w[c], s, z, maxq);
+		float e = __fsub_rn(__fmul_rn(s, __fsub_rn(q, z)), w[c]);
+
+		e = a.power == 2 ? __fmul_rn(e, e) : powf(fabsf(e), a.power);
+		sum = __fadd_rn(sum, a.weight ? __fmul_rn(a.weight[c], e) : e);
+	}
+	return sum;
+}
+
+/* The clipping search of one row: lanes take tries by turns; of equal errors
+ * the first try holds, as in the reference, where lo..hi is tried first. */
+static __device__ void search(const struct grid_arg &a, const float *w,
+			      float lo, float hi, float *scale, float *zero)
+{
+	const float maxq = (float)((1u << a.bits) - 1);
+	const float near = a.near && !a.sym ? 1 : 0;
+	float best = INFINITY, s, z;
+	uint32_t order = ~0u;
+
+	for (uint32_t i = threadIdx.x % 32; i < a.tries; i += 32) {
+		float p = __fsub_rn(1, __fmul_rn((float)i, a.shrink));
+
+		cell(a, __fmul_rn(p, lo), __fmul_rn(p, hi), &s, &z);
+		for (int d = (int)-near; d <= (int)near; d++) {
+			float at = z + (float)d, e;
+
+			if (at < a.least || at > maxq)
+				continue;
+			e = cell_error(a, w, s, at);
+			if (!(e < best))
+				continue;
+			best = e;
+			order = i * 3 + (uint32_t)(d + 1);
+			*scale = s;
+			*zero = at;
+		}
+	}
+	for (int o = 16; o; o /= 2) {
+		float e = __shfl_xor_sync(~0u, best, o);
+		uint32_t n = __shfl_xor_sync(~0u, order, o);
+
+		s = __shfl_xor_sync(~0u, *scale, o);
+		z = __shfl_xor_sync(~0u, *zero, o);
+		if (e < best || (e == best && n < order)) {
+			best = e;
+			order = n;
+			*scale = s;
+			*zero = z;
+		}
+	}
+}
+
 __global__ void grid_kernel(const struct grid_arg a)
 {
 	const uint32_t r = blockIdx.x * WARPS + threadIdx.x / 32;
-	const float maxq = (float)((1u << a.bits) - 1);
 	float lo = 0, hi = 0, scale, zero;
 
 	cu_wait();
@@ -51,24 +137,17 @@ __global__ void grid_kernel(const struct grid_arg a)
 		lo = fminf(lo, __shfl_xor_sync(~0u, lo, o));
 		hi = fmaxf(hi, __shfl_xor_sync(~0u, hi, o));
 	}
-	if (threadIdx.x % 32)
-		return;
 	if (a.sym) {
 		hi = -lo > hi ? -lo : hi;
 		lo = lo < 0 ? -hi : lo;
 	}
-	scale = round_to(__fdiv_rn(__fsub_rn(hi, lo), maxq), a.round);
-	if (scale == 0) {
-		lo = -1;
-		hi = 1;
-		scale = round_to(__fdiv_rn(2, maxq), a.round);
-	}
-	zero = rintf(__fdiv_rn(-lo, scale));
-	zero = zero < maxq ? zero : maxq;
-	if (a.sym)
-		zero = (float)(1u << (a.bits - 1));
+	cell(a, lo, hi, &scale, &zero);
+	if (a.tries)
+		search(a, a.w + r * a.ld, lo, hi, &scale, &zero);
+	if (threadIdx.x % 32)
+		return;
 	a.scale[r * a.step] = scale;
-	a.zero[r * a.step] = zero + 0.0F; /* -0 becomes 0 */
+	a.zero[r * a.step] = zero;
 }
 
 int cu_grid(struct be *be, const struct be_grid *g, struct err *err)
@@ -77,8 +156,10 @@ int cu_grid(struct be *be, const struct be_grid *g, struct err *err)
 
 	if (be_shape_grid(g, err))
 		return -1;
-	a = { (const float *)g->w->p, g->scale, g->zero, g->w->ld, g->step,
-	      g->w->rows, g->w->cols, g->bits, g->sym, g->round_scale };
+	a = { (const float *)g->w->p, g->weight, g->scale, g->zero,
+	      g->w->ld, g->step, g->w->rows, g->w->cols, g->tries,
+	      g->bits, g->sym, g->near, (float)g->zero_min, g->shrink,
+	      g->power, g->round_scale };
 	return cu_launch(be, "grid", { dim3(cu_div_up(a.rows, WARPS)),
 				       dim3(WARPS * 32), 0 },
 			 err, grid_kernel, a);
@@ -101,10 +182,8 @@ struct sweep_arg {
 static __device__ __forceinline__ float step(float w, float s, float z,
 					     float d, float maxq, uint8_t *code)
 {
-	float q = __fadd_rn(rintf(__fdiv_rn(w, s)), z);
+	float q = nearest(w, s, z, maxq);
 
-	q = q > 0 ? q : 0; /* also NaN */
-	q = q < maxq ? q : maxq;
 	*code = (uint8_t)q;
 	return __fdiv_rn(__fsub_rn(w, __fmul_rn(s, __fsub_rn(q, z))), d);
 }

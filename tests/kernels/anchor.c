@@ -150,7 +150,9 @@ static void anchor_grid(struct kit *k)
 	for (uint32_t i = 0; i < 5; i++) {
 		float s, z;
 		struct be_mat m = f32(w[i], 1, 3);
-		struct be_grid g = { &m, &s, &z, 1, 4, sym[i], DT_F16 };
+		struct be_grid g = { .w = &m, .scale = &s, .zero = &z,
+				     .step = 1, .bits = 4, .sym = sym[i],
+				     .round_scale = DT_F16 };
 
 		kit_case(k, "row %u", i);
 		if (be_ref.grid(k->ref, &g, &k->err))
@@ -194,6 +196,41 @@ static void anchor_sweep(struct kit *k)
 	want(k, "tie", code[1], 3, 0);
 }
 
+/* 2 bits, zero 1, scale 1, H = [2 1; 1 2], W = (1.8, 0.1): from codes (1, 1),
+ * Q = 0, f = 6.86, to Q = (2, 0), f = 0.06.  The scale then has p = (4, 2),
+ * num = 2 * 0.3, den = 8: it gets 1 - 0.075, and f falls by 0.6^2 / 8. */
+static void anchor_refine(struct kit *k)
+{
+	float w[2] = { 1.8F, 0.1F }, h[4] = { 2, 1, 1, 2 }, d[2];
+	float g[2] = { -3.7F, -2.0F }, scale = 1, zero = 1;
+	uint8_t code[2] = { 1, 1 };
+	uint32_t group[2] = { 0, 0 };
+	double loss = 10;
+	struct be_mat mw = f32(w, 1, 2), mh = f32(h, 2, 2);
+	struct be_mat md = f32(d, 1, 2), mg = f32(g, 1, 2);
+	struct be_refine x = { &mw, &md, &mg, &mh, code, 2, &scale, &zero, 1,
+			       group, &loss, 1, 2, 1, DT_F32 };
+
+	k->what = "refine by hand";
+	kit_case(k, "codes");
+	if (be_ref.refine(k->ref, &x, &k->err))
+		kit_fail(k, "%s", k->err.msg);
+	want(k, "code", code[0], 3, 0);
+	want(k, "code", code[1], 1, 0);
+	want(k, "scale", (double)scale, 1, 0);
+	want(k, "diff", (double)d[0], 0.2, 1e-6);
+	want(k, "diff", (double)d[1], -0.1, 1e-6);
+	want(k, "loss", loss, 10 - (6.86 - 0.06) / 2, 1e-5);
+	kit_case(k, "scale");
+	g[0] = 0.3F;
+	g[1] = 0.0F;
+	if (be_ref.refine(k->ref, &x, &k->err))
+		kit_fail(k, "%s", k->err.msg);
+	want(k, "code", code[0], 3, 0);
+	want(k, "scale", (double)scale, 0.925, 1e-6);
+	want(k, "loss", loss, 10 - (6.86 - 0.06) / 2 - 0.36 / 8 / 2, 1e-5);
+}
+
 void kit_anchors(struct kit *k)
 {
 	anchor_products(k);
@@ -202,4 +239,5 @@ void kit_anchors(struct kit *k)
 	anchor_factor(k);
 	anchor_grid(k);
 	anchor_sweep(k);
+	anchor_refine(k);
 }

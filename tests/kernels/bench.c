@@ -397,7 +397,7 @@ struct quant {
 	float *grid;
 	uint8_t *code;
 	double *loss;
-	uint32_t group[128];
+	uint32_t group[128], tries;
 };
 
 static int run_syrk(struct item *it, uint32_t turn)
@@ -420,8 +420,10 @@ static int run_factor(struct item *it, uint32_t turn)
 static int run_grid(struct item *it, uint32_t turn)
 {
 	struct quant *q = it->ctx;
-	struct be_grid g = { &q->block, q->grid, q->grid + q->w.rows, 1, 4, 0,
-			     DT_F16 };
+	struct be_grid g = { .w = &q->block, .scale = q->grid,
+			     .zero = q->grid + q->w.rows, .step = 1,
+			     .bits = 4, .round_scale = DT_F16,
+			     .tries = q->tries, .shrink = 0.02F, .power = 2 };
 
 	(void)turn;
 	return it->b->api->grid(it->b->be, &g, &it->b->err);
@@ -436,6 +438,21 @@ static int run_sweep(struct item *it, uint32_t turn)
 
 	(void)turn;
 	return it->b->api->sweep(it->b->be, &s, &it->b->err);
+}
+
+static int run_refine(struct item *it, uint32_t turn)
+{
+	struct quant *q = it->ctx;
+	struct be_refine x = {
+		.w = &q->block, .diff = &q->err, .grad = &q->err,
+		.h = &q->corner, .code = q->code, .code_ld = 128,
+		.scale = q->grid, .zero = q->grid + q->w.rows, .grid_ld = 1,
+		.group = q->group, .loss = q->loss, .rounds = 1, .bits = 4,
+		.refit = 1, .scale_type = DT_F16,
+	};
+
+	(void)turn;
+	return it->b->api->refine(it->b->be, &x, &it->b->err);
 }
 
 static int run_lazy(struct item *it, uint32_t turn)
@@ -478,10 +495,15 @@ static void bench_quant(struct bench *b, uint32_t n)
 	it.flops = 0;
 	it.bytes = 4.0 * n * cols;
 	report(&it, "grid [4096][128]");
+	q.tries = 36;
+	report(&it, "grid of 36 tries [4096][128]");
 	it.run = run_sweep;
 	it.flops = (double)n * cols * (cols + 1);
 	it.bytes = 13.0 * n * cols;
 	report(&it, "sweep [4096][128]");
+	it.run = run_refine;
+	it.flops = 4.0 * n * cols * cols;
+	report(&it, "refine [4096][128], a round");
 	it.run = run_lazy;
 	it.flops = 2.0 * n * n * cols;
 	it.bytes = 8 * nn;

@@ -164,6 +164,22 @@ static void grid_row(struct kit *k, struct arr *w, uint32_t r)
 	}
 }
 
+/* A clipping search.  Powers but 2 take powf, which differs by device. */
+static void search(struct kit *k, struct be_grid *g, struct arr *weight)
+{
+	g->tries = 1 + kit_below(k, 70);
+	g->shrink = 0.014F;
+	g->power = k->host && kit_below(k, 4) == 0 ? 2.4F : 2;
+	g->near = (uint8_t)kit_below(k, 2);
+	g->zero_min = (uint8_t)kit_below(k, 2);
+	if (kit_below(k, 4) == 0)
+		return;
+	for (uint32_t c = 0; c < weight->ref.cols; c++)
+		arr_set(weight, 0, c, 0.01 + kit_below(k, 1000));
+	arr_up(weight);
+	g->weight = weight->ref.p;
+}
+
 static void test_grid(struct kit *k)
 {
 	static const uint32_t ns[] = { 1, 2, 7, 16, 32, 33, 128, 200 };
@@ -178,13 +194,18 @@ static void test_grid(struct kit *k)
 		struct arr w = arr_mat(k, m, n, kit_below(k, 3), DT_F32);
 		struct arr s = arr_raw(k, (m - 1) * step + 1, sizeof(float));
 		struct arr z = arr_raw(k, (m - 1) * step + 1, sizeof(float));
-		struct be_grid g = { &w.ref, s.ref.p, z.ref.p, step,
-				     bits[i % 4], (uint8_t)(i / 4 % 2),
-				     KIT_PICK(k, types) };
+		struct arr wt = arr_mat(k, 1, n, 0, DT_F32);
+		struct be_grid g = { .w = &w.ref, .scale = s.ref.p,
+				     .zero = z.ref.p, .step = step,
+				     .bits = bits[i % 4],
+				     .sym = (uint8_t)(i / 4 % 2),
+				     .round_scale = KIT_PICK(k, types) };
 		int ref;
 
-		kit_case(k, "[%u][%u], %u bits, sym %u, scales %d", m, n,
-			 g.bits, g.sym, (int)g.round_scale);
+		if (kit_below(k, 2))
+			search(k, &g, &wt);
+		kit_case(k, "[%u][%u], %u bits, sym %u, scales %d, %u tries",
+			 m, n, g.bits, g.sym, (int)g.round_scale, g.tries);
 		for (uint32_t r = 0; r < m; r++)
 			grid_row(k, &w, r);
 		arr_up(&w);
@@ -192,12 +213,14 @@ static void test_grid(struct kit *k)
 		g.w = &w.dev;
 		g.scale = s.dev.p;
 		g.zero = z.dev.p;
+		g.weight = g.weight ? wt.dev.p : NULL;
 		if (kit_ran(k, ref, k->api->grid(k->be, &g, &k->err))) {
 			arr_same(&s, "scale");
 			arr_same(&z, "zero");
 			arr_same(&w, "w");
 		}
 		arr_free(&w);
+		arr_free(&wt);
 		arr_free(&s);
 		arr_free(&z);
 	}
@@ -321,6 +344,169 @@ static void test_sweep(struct kit *k)
 	}
 }
 
+/* The arrays of one refinement: [rows][n], n columns in `groups` groups that
+ * stand together. */
+struct refine {
+	struct arr w, diff, grad, h, code, scale, zero, loss;
+	uint32_t *group;
+	struct be_refine ref, dev;
+};
+
+static void refine_init(struct kit *k, struct refine *x,
+			const uint32_t shape[3], uint8_t bits)
+{
+	uint32_t m = shape[0], n = shape[1], groups = shape[2];
+	size_t code_ld = n + kit_below(k, 3);
+
+	x->w = arr_mat(k, m, n, kit_below(k, 3), DT_F32);
+	x->diff = arr_mat(k, m, n, kit_below(k, 3), DT_F32);
+	x->grad = arr_mat(k, m, n, kit_below(k, 3), DT_F32);
+	x->h = arr_mat(k, n, n, kit_below(k, 3), DT_F32);
+	x->code = arr_raw(k, (m - 1) * code_ld + n, 1);
+	x->scale = arr_raw(k, (size_t)m * groups, sizeof(float));
+	x->zero = arr_raw(k, (size_t)m * groups, sizeof(float));
+	x->loss = arr_raw(k, m, sizeof(double));
+	x->group = calloc(n, sizeof(*x->group));
+	x->ref = (struct be_refine){
+		.w = &x->w.ref, .diff = &x->diff.ref, .grad = &x->grad.ref,
+		.h = &x->h.ref, .code = x->code.ref.p, .code_ld = code_ld,
+		.scale = x->scale.ref.p, .zero = x->zero.ref.p,
+		.grid_ld = groups, .group = x->group, .loss = x->loss.ref.p,
+		.rounds = 1 + kit_below(k, 3), .bits = bits,
+		.refit = kit_below(k, 4) > 0, .scale_type = DT_F16,
+	};
+	x->dev = x->ref;
+	x->dev.w = &x->w.dev;
+	x->dev.diff = &x->diff.dev;
+	x->dev.grad = &x->grad.dev;
+	x->dev.h = &x->h.dev;
+	x->dev.code = x->code.dev.p;
+	x->dev.scale = x->scale.dev.p;
+	x->dev.zero = x->zero.dev.p;
+	x->dev.loss = x->loss.dev.p;
+}
+
+/* Row r's gradient, with its codes as they are; f. */
+static double refine_row(struct refine *x, uint32_t r, int set)
+{
+	const struct be_refine *a = &x->ref;
+	uint32_t n = x->w.ref.cols;
+	double f = 0, e[512];
+
+	for (uint32_t i = 0; i < n; i++) {
+		size_t cell = r * a->grid_ld + a->group[i];
+
+		e[i] = (double)a->scale[cell] *
+		       ((double)a->code[r * a->code_ld + i] -
+			(double)a->zero[cell]) - arr_get(&x->w, r, i);
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		double g = 0;
+
+		for (uint32_t j = 0; j < n; j++)
+			g += e[j] * arr_get(&x->h, j, i);
+		f += g * e[i];
+		if (set)
+			arr_set(&x->grad, r, i, g);
+	}
+	return f;
+}
+
+/* H falls off from its diagonal; the codes are any.  *f: the sum over rows. */
+static void refine_fill(struct kit *k, struct refine *x, double *f)
+{
+	uint32_t m = x->w.ref.rows, n = x->w.ref.cols;
+	uint32_t groups = (uint32_t)x->ref.grid_ld;
+	uint32_t top = 1u << x->ref.bits;
+
+	arr_random(&x->w, 0.05);
+	for (uint32_t i = 0; i < n; i++) {
+		x->group[i] = i * groups / n;
+		for (uint32_t j = 0; j < n; j++)
+			arr_set(&x->h, i, j, i == j ? 1.5 : exp(-0.3 *
+				fabs((double)i - (double)j)));
+	}
+	for (uint32_t i = 0; i < m * groups; i++) {
+		x->ref.scale[i] = 0.125F / (float)top *
+				  (float)(1 + kit_below(k, 4));
+		((float *)x->zero.ref.p)[i] = (float)(top / 2);
+	}
+	for (size_t i = 0; i < x->code.bytes; i++)
+		x->ref.code[i] = (uint8_t)kit_below(k, top);
+	*f = 0;
+	for (uint32_t r = 0; r < m; r++) {
+		x->ref.loss[r] = r;
+		*f += refine_row(x, r, 1);
+	}
+	arr_up(&x->w);
+	arr_up(&x->grad);
+	arr_up(&x->h);
+	arr_up(&x->scale);
+	arr_up(&x->zero);
+	arr_up(&x->code);
+	arr_up(&x->loss);
+}
+
+/* The reference itself: f fell, and by what it says. */
+static void refine_check(struct kit *k, struct refine *x, double before)
+{
+	double after = 0, said = 0;
+
+	for (uint32_t r = 0; r < x->w.ref.rows; r++) {
+		after += refine_row(x, r, 0);
+		said += 2 * (x->ref.loss[r] - r);
+	}
+	if (after > before * (1 + 1e-6))
+		kit_fail(k, "f rose from %g to %g", before, after);
+	if (fabs(after - before - said) > 1e-4 * before)
+		kit_fail(k, "f fell from %g to %g, not by %g", before, after,
+			 -said);
+}
+
+static void refine_free(struct refine *x)
+{
+	arr_free(&x->w);
+	arr_free(&x->diff);
+	arr_free(&x->grad);
+	arr_free(&x->h);
+	arr_free(&x->code);
+	arr_free(&x->scale);
+	arr_free(&x->zero);
+	arr_free(&x->loss);
+	free(x->group);
+}
+
+static void test_refine(struct kit *k)
+{
+	static const uint32_t ns[] = { 1, 2, 7, 16, 31, 33, 128, 200 };
+	static const uint32_t ms[] = { 1, 3, 4, 8, 15, 16, 17, 40 };
+	static const uint8_t bits[] = { 2, 3, 4, 8 };
+
+	k->what = "refine";
+	for (uint32_t i = 0; i < kit_count(k, 60); i++) {
+		uint32_t shape[3] = { KIT_PICK(k, ms), KIT_PICK(k, ns), 1 };
+		struct refine x;
+		double f;
+		int ref;
+
+		shape[2] = 1 + kit_below(k, shape[1] < 4 ? shape[1] : 4);
+		kit_case(k, "[%u][%u], %u groups, %u bits", shape[0],
+			 shape[1], shape[2], bits[i % 4]);
+		refine_init(k, &x, shape, bits[i % 4]);
+		refine_fill(k, &x, &f);
+		ref = be_ref.refine(k->ref, &x.ref, &k->err);
+		if (kit_ran(k, ref, k->api->refine(k->be, &x.dev, &k->err))) {
+			refine_check(k, &x, f);
+			arr_same(&x.code, "code");
+			arr_same(&x.scale, "scale");
+			arr_same(&x.diff, "diff");
+			arr_same(&x.loss, "loss");
+			arr_same(&x.grad, "grad");
+		}
+		refine_free(&x);
+	}
+}
+
 void kit_quant(struct kit *k)
 {
 	test_syrk(k);
@@ -328,4 +514,5 @@ void kit_quant(struct kit *k)
 	test_factor_bad(k);
 	test_grid(k);
 	test_sweep(k);
+	test_refine(k);
 }

@@ -24,9 +24,12 @@ static void refuse_shapes(struct kit *k)
 	struct be_attend t = { &a.dev, &b.dev, &n.dev, &a.dev, 0, 2, 2, 2, 1 };
 	struct be_factor f = { &d.dev, &n.dev, 0 };
 	float f1 = 0;
-	struct be_grid grid = { &a.dev, &f1, &f1, 1, 9, 0, DT_F32 };
+	struct be_grid grid = { .w = &a.dev, .scale = &f1, .zero = &f1,
+				.step = 1, .bits = 9, .round_scale = DT_F32 };
 	struct be_sweep s = { .w = &a.dev, .u = &n.dev, .err = &b.dev,
 			      .code_ld = 4, .bits = 4 };
+	struct be_refine x = { .w = &a.dev, .diff = &b.dev, .grad = &b.dev,
+			       .h = &n.dev, .code_ld = 4, .bits = 4 };
 	const struct be_api *api = k->api;
 	struct be_mat tall = b.dev;
 
@@ -59,6 +62,8 @@ static void refuse_shapes(struct kit *k)
 	refused(k, api->grid(k->be, &grid, &k->err), ERR_UNSUP);
 	kit_case(k, "sweep");
 	refused(k, api->sweep(k->be, &s, &k->err), ERR_UNSUP);
+	kit_case(k, "refine");
+	refused(k, api->refine(k->be, &x, &k->err), ERR_UNSUP);
 	kit_case(k, "add of rows narrower than their columns");
 	tall.ld = 3;
 	refused(k, api->add(k->be, &a.dev, &tall, &k->err), ERR_UNSUP);
