@@ -14,6 +14,7 @@
 #include "../libfmt/base/err.h"
 #include "../libfmt/base/mem.h"
 #include "grid.h"
+#include "refine.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
@@ -72,11 +73,6 @@ static int run_init(struct gptq_run *r, const struct gq_task *t,
 out:
 	free(zero);
 	return ret;
-}
-
-static int is_preset(const struct gq_params *p)
-{
-	return p->static_groups || p->group_size == -1;
 }
 
 /* Every grid before anything moves. */
@@ -166,7 +162,7 @@ static int all_blocks(struct gptq_run *r, struct err *err)
 	for (uint32_t a = 0; a < t->in; a += step) {
 		uint32_t b = t->in - a < step ? t->in : a + step;
 
-		if (!is_preset(t->params) && block_grids(r, a, b, err))
+		if (!gq_preset(t->params) && block_grids(r, a, b, err))
 			return -1;
 		if (block_sweep(r, a, b, err) || block_update(r, a, b, err))
 			return -1;
@@ -178,20 +174,11 @@ static int report_fill(struct gptq_run *r, const struct ql *ql,
 		       struct gq_report *report, struct err *err)
 {
 	const struct gq_task *t = r->task;
-	double *loss = mem_alloc(t->out, sizeof(*loss), err);
 
 	*report = (struct gq_report){ .damp = t->hess->damp,
 				      .dead = t->hess->dead_count };
-	if (!loss)
+	if (gq_sum(t->dev, r->loss, t->out, &report->loss, err))
 		return -1;
-	if (t->dev->api->get(t->dev->be, loss, r->loss,
-			     t->out * sizeof(*loss), err)) {
-		free(loss);
-		return -1;
-	}
-	for (uint32_t n = 0; n < t->out; n++)
-		report->loss += loss[n];
-	free(loss);
 	return gq_rel_error(t->w, ql, &report->rel_error, err);
 }
 
@@ -205,7 +192,7 @@ static int gptq_solve(const struct gq_task *t, struct ql *ql,
 	memset(ql, 0, sizeof(*ql));
 	if (run_init(&r, t, err))
 		goto out;
-	if (is_preset(t->params) && preset_grids(&r, err))
+	if (gq_preset(t->params) && preset_grids(&r, err))
 		goto out;
 	for (uint32_t i = 0; i < t->in; i++)
 		r.group[i] = (t->params->static_groups ? h->order[i] : i) /
@@ -215,6 +202,8 @@ static int gptq_solve(const struct gq_task *t, struct ql *ql,
 	if (all_blocks(&r, err))
 		goto out;
 	if (gq_grid_store(&r.grid, h->order, r.group, ql, err))
+		goto out;
+	if (t->params->passes && gq_refine(t, ql, r.loss, err))
 		goto out;
 	if (report_fill(&r, ql, report, err))
 		goto out;

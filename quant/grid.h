@@ -16,7 +16,8 @@ struct gq_grid {
 /* Checks the task's parameters. */
 int gq_grid_init(struct gq_grid *g, const struct gq_task *t, struct err *err);
 void gq_grid_release(struct gq_grid *g);
-/* Set scale and zero of `group` for all rows from these columns. */
+/* Set scale and zero of `group` for all rows from these columns, which are
+ * columns group * group_size.. of the Hessian's `place` order. */
 int gq_grid_set(struct gq_grid *g, const struct be_mat *columns,
 		uint32_t group, struct err *err);
 /* The finished layer.  order[i] is the column processed i-th (NULL: i),

@@ -5,6 +5,7 @@
 #include "method.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,13 +16,14 @@ int gq_hess_init(struct gq_hess *h, const struct rt_dev *d, uint32_t n,
 	size_t row = (size_t)n * sizeof(*zero);
 	struct mem_part part[] = {
 		{ (void **)&h->order, n, sizeof(*h->order) },
+		{ (void **)&h->place, n, sizeof(*h->place) },
 		{ (void **)&h->dead, n, sizeof(*h->dead) },
 	};
 	int ret = -1;
 
 	memset(h, 0, sizeof(*h));
 	h->n = n;
-	h->mem = mem_block(part, 2, err);
+	h->mem = mem_block(part, 3, err);
 	zero = mem_alloc(n, sizeof(*zero), err);
 	if (!h->mem || !zero)
 		goto out;
@@ -45,6 +47,7 @@ void gq_hess_release(struct gq_hess *h, const struct rt_dev *d)
 {
 	be_mat_free(d->api, d->be, &h->h);
 	be_mat_free(d->api, d->be, &h->u);
+	be_mat_free(d->api, d->be, &h->diag);
 	free(h->mem);
 	memset(h, 0, sizeof(*h));
 }
@@ -231,6 +234,46 @@ static int factor(struct gq_hess *h, const struct rt_dev *d,
 	return 0;
 }
 
+/* diag; and with `below` the rest of H below U's diagonal. */
+static int keep(struct gq_hess *h, const struct rt_dev *d, const double *diag,
+		bool below, struct err *err)
+{
+	const size_t n = h->n;
+	uint32_t *at; /* where a column stands in H */
+	double *from, mean = 0;
+	float *to;
+	struct mem_part part[] = {
+		{ (void **)&at, n, sizeof(*at) },
+		{ (void **)&from, n, sizeof(*from) },
+		{ (void **)&to, n, sizeof(*to) },
+	};
+	void *mem = mem_block(part, 3, err);
+	int ret = -1;
+
+	if (!mem)
+		return -1;
+	for (uint32_t i = 0; i < n; i++) {
+		mean += diag[i] / h->n;
+		at[h->order[i]] = i;
+	}
+	for (uint32_t i = 1; below && i < n; i++) {
+		if (d->api->get(d->be, from, cell(h, at[h->place[i]], 0),
+				n * sizeof(*from), err))
+			goto out;
+		for (uint32_t c = 0; c < i; c++)
+			to[c] = (float)from[at[h->place[c]]];
+		if (d->api->put(d->be, (float *)h->u.p + i * n, to,
+				i * sizeof(*to), err))
+			goto out;
+	}
+	for (uint32_t i = 0; i < n; i++)
+		to[i] = (float)(diag[h->place[i]] + h->damp * mean);
+	ret = d->api->put(d->be, h->diag.p, to, n * sizeof(*to), err);
+out:
+	free(mem);
+	return ret;
+}
+
 int gq_hess_prepare(struct gq_hess *h, const struct rt_dev *d,
 		    const struct gq_params *p, struct err *err)
 {
@@ -251,7 +294,12 @@ int gq_hess_prepare(struct gq_hess *h, const struct rt_dev *d,
 	if (!h->u.p &&
 	    be_mat_new(d->api, d->be, h->n, h->n, DT_F32, &h->u, err))
 		goto out;
-	if (factor(h, d, p, err))
+	if (!h->diag.p &&
+	    be_mat_new(d->api, d->be, 1, h->n, DT_F32, &h->diag, err))
+		goto out;
+	for (uint32_t i = 0; i < h->n; i++)
+		h->place[i] = gq_preset(p) ? i : h->order[i];
+	if (factor(h, d, p, err) || keep(h, d, diag, p->passes > 0, err))
 		goto out;
 	ret = 0;
 out:
@@ -262,7 +310,8 @@ out:
 int gq_hess_serves(const struct gq_params *a, const struct gq_params *b)
 {
 	return a->desc_act == b->desc_act && a->damp == b->damp &&
-	       a->damp_step == b->damp_step;
+	       a->damp_step == b->damp_step && a->passes == b->passes &&
+	       gq_preset(a) == gq_preset(b);
 }
 
 void gq_hess_settle(struct gq_hess *h, const struct rt_dev *d)

@@ -9,6 +9,10 @@
  *
  * damp is raised by damp_step while the factorisation fails, up to 1.
  *
+ * For the refinement (params->passes) H, damped, stands below U's diagonal,
+ * its own in diag; columns in the order of `place`, where those of a group
+ * stand together.
+ *
  * H is put into order in its place, a row at a time: of matrices there are H,
  * U and what the factorisation takes. */
 #ifndef QUANT_HESS_H
@@ -22,8 +26,12 @@ struct gq_hess {
 	uint32_t n;          /* input features */
 	struct be_mat h;     /* F64 [n][n]; columns as `order` says once it was
 				prepared; released by gq_hess_settle */
-	struct be_mat u;     /* F32 [n][n], in the order of processing */
+	struct be_mat u;     /* F32 [n][n], in the order of processing; below
+				the diagonal: 0, or H in the order of place */
+	struct be_mat diag;  /* F32 [1][n]: H's damped diagonal, by place */
 	uint32_t *order;     /* [n]: the column that is processed i-th */
+	uint32_t *place;     /* [n]: the same for groups: the order, or where
+				grids are set beforehand the columns' own */
 	uint8_t *dead;       /* [n], by column: 1 when never active */
 	uint32_t dead_count;
 	double damp;         /* the damping that worked */

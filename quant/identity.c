@@ -93,7 +93,9 @@ static int add_params(struct cJSON *o, const struct gq_params *p,
 	       add_bool(o, "static_groups", p->static_groups, err) ||
 	       add_number(o, "damp_percent", p->damp, err) ||
 	       add_number(o, "damp_auto_increment", p->damp_step, err) ||
-	       add_bool(o, "plain", !p->round_scale, err) ? -1 : 0;
+	       add_bool(o, "plain", !p->round_scale, err) ||
+	       add_number(o, "clip", p->clip, err) ||
+	       add_number(o, "passes", p->passes, err) ? -1 : 0;
 }
 
 static int add_rules(struct cJSON *o, const struct gq_rules *r,

@@ -18,6 +18,11 @@ const struct gq_method *gq_method_find(const char *name)
 	return NULL;
 }
 
+int gq_preset(const struct gq_params *p)
+{
+	return p->static_groups || p->group_size == -1;
+}
+
 uint32_t gq_group_size(const struct gq_params *p, uint32_t in)
 {
 	if (p->group_size < 1 || (uint32_t)p->group_size > in)
@@ -37,6 +42,24 @@ void gq_spec(const struct gq_params *p, uint32_t out, uint32_t in,
 				  .scale_type = p->scale_type };
 	spec->groups = (in - 1) / spec->group_size + 1;
 	spec->act_order = p->desc_act && !p->static_groups && spec->groups > 1;
+}
+
+int gq_sum(const struct rt_dev *d, const double *p, uint32_t n, double *out,
+	   struct err *err)
+{
+	double *host = mem_alloc(n, sizeof(*host), err);
+
+	*out = 0;
+	if (!host)
+		return -1;
+	if (d->api->get(d->be, host, p, n * sizeof(*host), err)) {
+		free(host);
+		return -1;
+	}
+	for (uint32_t i = 0; i < n; i++)
+		*out += host[i];
+	free(host);
+	return 0;
 }
 
 int gq_rel_error(const float *w, const struct ql *ql, double *out,

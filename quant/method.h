@@ -16,6 +16,12 @@
 #include "../runtime/linear.h"
 #include "hess.h"
 
+/* How the range of a group is clipped before its grid is laid: not at all; by
+ * the search of the published code (80 ranges, |e|^2.4); or by one that looks
+ * further, weighs squares by the diagonal of the Hessian where there is one,
+ * and also tries the zeros one beside. */
+enum gq_clip { GQ_CLIP_NONE, GQ_CLIP_PUBLISHED, GQ_CLIP_WEIGHTED };
+
 struct gq_params {
 	uint8_t bits;              /* 2, 3, 4, 8 */
 	uint8_t sym, desc_act, static_groups;
@@ -25,12 +31,15 @@ struct gq_params {
 	uint32_t block;            /* columns per lazy update, 128 */
 	enum dtype scale_type;     /* as stored: F16, BF16, F32 */
 	uint8_t round_scale;       /* compute codes with the stored scale */
+	enum gq_clip clip;
+	uint32_t passes;           /* of refinement (refine.h), 0: none */
 	uint8_t zero_min;          /* the least zero the layout can hold: 0, or
 				      1 for layouts that store zero - 1 */
 };
 
 struct gq_report {
-	double loss;     /* sum of e^2/2 over all weights (gptq); for rtn 0 */
+	double loss;     /* tr((W - Q) H (W - Q)^T) / 2, H damped: the sum of
+			    e^2/2 over all weights (gptq); for rtn 0 */
 	double rel_error;/* |W - Q|_F / |W|_F, with the stored scales */
 	double damp;     /* the damping that worked; for rtn 0 */
 	uint32_t dead;   /* input columns never active; for rtn 0 */
@@ -60,11 +69,16 @@ extern const struct gq_method *const gq_methods[];
 extern const uint32_t gq_method_count;
 const struct gq_method *gq_method_find(const char *name); /* or NULL */
 
+/* 1 when all grids are set beforehand, from columns in their own order. */
+int gq_preset(const struct gq_params *p);
 /* Columns of one group: in for -1, never more than in. */
 uint32_t gq_group_size(const struct gq_params *p, uint32_t in);
 /* The spec of the layer that `p` makes of a [out][in] weight. */
 void gq_spec(const struct gq_params *p, uint32_t out, uint32_t in,
 	     struct ql_spec *spec);
+/* The sum of n doubles on the device. */
+int gq_sum(const struct rt_dev *d, const double *p, uint32_t n, double *out,
+	   struct err *err);
 /* |W - Q|_F / |W|_F of w [out][in] on the host; 0 for a zero weight. */
 int gq_rel_error(const float *w, const struct ql *ql, double *out,
 		 struct err *err);

@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Passes of refinement; docs/quality.md says what they are worth. */
+#define PASSES 3
 #define LATER "is not in this version"
 
 #define OPT_ARGS struct quantize_args
@@ -76,8 +78,8 @@ static const struct opt options[] = {
 	  .absent = LATER "; --desc-act --static-groups keeps g_idx trivial "
 		"too" },
 	{ AT_FLAG(mse), .name = "mse",
-	  .help = "search the clipping range of each group",
-	  .absent = LATER "; ranges are those of the largest weight" },
+	  .help = "search the clipping range of each group (default, "
+		"but not with --plain and rtn)" },
 	{ AT_LIST(rule), .name = "rule", .arg = "RULE",
 	  .help = "REGEX:key=value,... or REGEX:skip, for matching modules" },
 	{ AT_FLAG(lm_head), .name = "lm-head",
@@ -191,6 +193,16 @@ static int load_calibration(struct quantize *j, struct err *err)
 	return gq_calib_load(&how, &j->calib, err);
 }
 
+/* Beyond the published algorithm the search is always made where there are
+ * activations to weigh it; rtn is what its name says unless asked. */
+static enum gq_clip clip_of(const struct quantize_args *a,
+			    const struct gq_method *m)
+{
+	if (a->plain)
+		return a->mse ? GQ_CLIP_PUBLISHED : GQ_CLIP_NONE;
+	return a->mse || m->needs_hessian ? GQ_CLIP_WEIGHTED : GQ_CLIP_NONE;
+}
+
 /* Hand the options over.  128 columns per lazy update is the paper's number;
  * results depend on it only by rounding. */
 static int describe_job(struct quantize *j, struct err *err)
@@ -208,6 +220,8 @@ static int describe_job(struct quantize *j, struct err *err)
 			.block = 128, .scale_type = DT_F16,
 			/* the published code rounds scales at the very end */
 			.round_scale = !a->plain,
+			.clip = clip_of(a, j->method),
+			.passes = a->plain ? 0 : PASSES,
 		},
 		.rules = j->rules,
 		.lm_head = a->lm_head,

@@ -18,50 +18,9 @@
 
 #include <cmocka.h>
 
+#include "solve.h"
+
 #define GOLDEN "tests/golden/gptq_algorithm/"
-
-struct device {
-	const struct be_api *api;
-	struct be *be;
-	struct rt_dev d;
-};
-
-static void device_open(struct device *v, const struct be_api *api)
-{
-	struct be_open how = { .threads = 2, .device = -1 };
-	struct err err;
-
-	v->api = api;
-	if (api->open(&how, &v->be, &err))
-		fail_msg("%s: %s", api->name, err.msg);
-	v->d = (struct rt_dev){ api, v->be };
-}
-
-static int ref_open(void **state)
-{
-	static struct device v;
-
-	device_open(&v, &be_ref);
-	*state = &v;
-	return 0;
-}
-
-static int cpu_open(void **state)
-{
-	static struct device v;
-
-	device_open(&v, &be_cpu);
-	*state = &v;
-	return 0;
-}
-
-static int device_close(void **state)
-{
-	struct device *v = *state;
-
-	v->api->close(v->be);
-	return 0;
-}
 
 /* ---- golden cases ---- */
 
@@ -186,6 +145,8 @@ static void golden_open(struct golden *g, const char *name)
 				   .group_size = (int32_t)size,
 				   .block = field(g, "blocksize"),
 				   .scale_type = DT_F32 };
+	if (flag(g, "mse"))
+		g->p.clip = GQ_CLIP_PUBLISHED;
 	json_double(json_find(g->json, "percdamp"), &g->p.damp);
 	json_double(json_path(g->json, "expected.weighted_error"), &g->error);
 	g->w = floats(&g->problem, "W");
@@ -320,7 +281,9 @@ static void run_case(const struct device *v, const char *name)
 static const char *const cases[] = {
 	"gptq_p1_b2_g32_act", "gptq_p1_b3_g32", "gptq_p1_b4_g128",
 	"gptq_p1_b4_g128_act", "gptq_p1_b4_g128_act_static",
-	"gptq_p1_b4_gch_act", "gptq_p1_b8_gch", "gptq_p2_b2_g32_static",
+	"gptq_p1_b4_g128_mse", "gptq_p1_b4_gch_act", "gptq_p1_b8_gch",
+	"gptq_p2_b2_g32_static",
+	"gptq_p2_b3_g32_mse_act_static", "gptq_p2_b3_gch_mse_act",
 	"gptq_p2_b4_g128_asym", "gptq_p2_b4_g32", "gptq_p2_b4_g32_act_static",
 	"gptq_p2_b4_g32_block32", "gptq_p2_b8_g32_act", "gptq_p3_b4_g32_act",
 	"gptq_p3_b4_gch_asym", "gptq_p4_b3_g128_act", "gptq_p4_b4_g32",
@@ -334,81 +297,6 @@ static void test_golden_cases(void **state)
 }
 
 /* ---- corners ---- */
-
-/* Numbers in -1..1, the same on every machine. */
-static float draw(uint64_t *s)
-{
-	*s = *s * 6364136223846793005u + 1442695040888963407u;
-	return (float)((double)(*s >> 40) * 0x1p-23 - 1.0);
-}
-
-#define OUT 24
-#define IN 100
-
-struct problem {
-	float w[OUT * IN];
-	struct gq_params p;
-	struct gq_hess hess;
-	struct gq_task t;
-	struct gq_report report;
-	struct ql ql;
-	struct err err;
-};
-
-/* Correlated inputs with falling strength from column to column; column 3 is
- * dead. */
-static void problem_open(struct problem *b, const struct device *v,
-			 struct gq_params p)
-{
-	float x[160 * IN];
-	struct be_mat m;
-	uint64_t s = 5;
-
-	memset(b, 0, sizeof(*b));
-	b->p = p;
-	for (int i = 0; i < OUT * IN; i++)
-		b->w[i] = draw(&s);
-	for (int r = 0; r < 160; r++) {
-		float common = draw(&s);
-
-		for (int k = 0; k < IN; k++)
-			x[r * IN + k] = k == 3 ? 0.0f :
-				(draw(&s) + common) *
-				(float)(1 + (k * 37) % IN);
-	}
-	assert_int_equal(be_mat_new(v->api, v->be, 160, IN, DT_F32, &m,
-				    &b->err), 0);
-	assert_int_equal(v->api->put(v->be, m.p, x, sizeof(x), &b->err), 0);
-	assert_int_equal(gq_hess_init(&b->hess, &v->d, IN, &b->err), 0);
-	assert_int_equal(gq_hess_add(&b->hess, &v->d, &m, 0.01, &b->err), 0);
-	be_mat_free(v->api, v->be, &m);
-	b->t = (struct gq_task){ .dev = &v->d, .w = b->w, .out = OUT,
-				 .in = IN, .hess = &b->hess, .params = &b->p };
-}
-
-static void problem_solve(struct problem *b, const struct gq_method *m)
-{
-	if (!b->hess.u.p &&
-	    gq_hess_prepare(&b->hess, b->t.dev, &b->p, &b->err))
-		fail_msg("%s", b->err.msg);
-	if (m->solve(&b->t, &b->ql, &b->report, &b->err))
-		fail_msg("%s", b->err.msg);
-	if (ql_check(&b->ql, &b->err))
-		fail_msg("%s", b->err.msg);
-}
-
-static void problem_close(struct problem *b)
-{
-	ql_release(&b->ql);
-	gq_hess_release(&b->hess, b->t.dev);
-}
-
-static struct gq_params params(void)
-{
-	return (struct gq_params){ .bits = 4, .sym = 1, .group_size = 32,
-				   .damp = 0.01, .damp_step = 0.01,
-				   .block = 48, .scale_type = DT_F16 };
-}
 
 static void test_ragged_groups(void **state)
 {
@@ -477,7 +365,6 @@ static void test_feedback_beats_rounding(void **state)
 	const struct gq_method *m[] = { &gq_gptq, &gq_rtn };
 	const struct device *v = *state;
 	double e[2] = { 0 }, h[IN * IN];
-	float row[IN];
 	struct problem b;
 
 	for (int i = 0; i < 2; i++) {
@@ -485,16 +372,7 @@ static void test_feedback_beats_rounding(void **state)
 		assert_int_equal(v->api->get(v->be, h, b.hess.h.p, sizeof(h),
 					     &b.err), 0);
 		problem_solve(&b, m[i]);
-		for (uint32_t r = 0; r < OUT; r++) {
-			const float *w = b.w + r * IN;
-
-			ql_dequant_row(&b.ql, r, row);
-			for (int j = 0; j < IN; j++)
-				for (int k = 0; k < IN; k++)
-					e[i] += h[j * IN + k] *
-						(double)(row[j] - w[j]) *
-						(double)(row[k] - w[k]);
-		}
+		e[i] = problem_error(&b, h);
 		problem_close(&b);
 	}
 	assert_true(e[0] < e[1] * 0.7);
@@ -648,10 +526,6 @@ static void test_methods_by_name(void **state)
 	assert_ptr_equal(gq_method_find("rtn"), &gq_rtn);
 	assert_null(gq_method_find("awq"));
 }
-
-#define ON(open, test) \
-	{ #test " (" #open ")", test, open, device_close, NULL }
-#define BOTH(test) ON(ref_open, test), ON(cpu_open, test)
 
 int main(void)
 {
