@@ -130,5 +130,9 @@ bool model_is_extra(const char *name);
  * chat_template*, preprocessor_config.json, LICENSE*) from the
  * model's directory into `to`. */
 int model_copy_extras(const struct model *m, const char *to, struct err *err);
+/* What model_copy_extras does for a GGUF file: make the tokenizer files from
+ * its pairs.  *missing: there is no tokenizer that could be written so. */
+int model_write_tokenizer(const struct model *m, const char *to,
+			  bool *missing, struct err *err);
 
 #endif

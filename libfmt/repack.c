@@ -220,7 +220,8 @@ static int write_all(struct run *r, struct err *err)
 	r->report->shards = st_writer_shards(r->writer);
 	if (repack_config_write(job, r->ways, repack_anew(job), err) ||
 	    (model_gguf(job->model) ?
-		     repack_gguf_tokenizer(job, r->report, err) :
+		     model_write_tokenizer(job->model, job->out,
+					   &r->report->no_tokenizer, err) :
 		     model_copy_extras(job->model, job->out, err)))
 		return -1;
 	return 0;

@@ -275,7 +275,8 @@ static uint32_t file_type(const struct work *w)
 		for (uint32_t i = 0; i < w->count; i++) {
 			const struct gguf_item *t = &w->item[i];
 
-			if (t->type == types[k].type && t->tensor->rank > 1)
+			if (t->type == types[k].type &&
+			    (t->layer || t->tensor->rank > 1))
 				sum += t->layer ? (uint64_t)t->layer->spec.in *
 						  t->layer->spec.out :
 						  t->tensor->dim[0] *
@@ -290,21 +291,20 @@ static uint32_t file_type(const struct work *w)
 }
 
 /* The largest size that all groups are whole multiples of; 0: one group in
- * every row; 1: no layer was converted. */
+ * every row; 1: no layer is quantized. */
 static uint32_t common_group(const struct work *w)
 {
 	uint32_t gcd = 0;
 	bool rows = true;
 
-	for (uint32_t i = 0; i < w->count; i++) {
-		const struct repack_way *way = w->item[i].way;
-		uint32_t a;
+	for (uint32_t i = 0; i < w->job->survey->count; i++) {
+		const struct survey_layer *l = &w->job->survey->layer[i];
+		const struct ql_spec *s = &w->ways->way[i].spec;
+		uint32_t a = s->groups == 1 ? s->in : s->group_size;
 
-		if (!way)
+		if (!l->format || l->table)
 			continue;
-		rows &= way->spec.groups == 1;
-		a = way->spec.groups == 1 ? way->spec.in :
-					    way->spec.group_size;
+		rows &= s->groups == 1;
 		while (a) {
 			uint32_t b = gcd % a;
 
@@ -315,18 +315,33 @@ static uint32_t common_group(const struct work *w)
 	return !gcd ? 1 : rows ? 0 : gcd;
 }
 
+/* What the source calls itself, else its folder's name. */
+static void put_name(const struct model *m, struct gguf_meta *meta)
+{
+	static const char key[] = "general.name";
+	const char *path = m->is_dir ? m->path : m->dir, *name;
+	size_t n;
+
+	if (model_gguf(m)) {
+		if (gguf_text(model_gguf(m), key, &name, &n))
+			gguf_put_text(meta, key, name, n);
+		return;
+	}
+	name = strrchr(path, '/');
+	name = name ? name + 1 : path;
+	if (*name && *name != '.')
+		gguf_put_text(meta, key, name, strlen(name));
+}
+
 static int make_meta(struct work *w, struct err *err)
 {
 	const struct model *m = w->job->model;
-	const char *name = strrchr(m->path, '/');
 	uint32_t group = common_group(w);
 	int found;
 
-	name = name ? name + 1 : m->path;
 	if (llama_gguf_put(w->llama, &w->meta, err))
 		return -1;
-	if (*name != '.')
-		gguf_put_text(&w->meta, "general.name", name, strlen(name));
+	put_name(m, &w->meta);
 	gguf_put_u32(&w->meta, "general.file_type", file_type(w));
 	gguf_put_u32(&w->meta, "general.quantization_version", 2);
 	if (group != 1)

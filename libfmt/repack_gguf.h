@@ -61,9 +61,5 @@ int repack_gguf_same(const struct tensor *was, const struct tensor *is,
 enum dtype repack_gguf_narrow(const struct model *m, const struct tensor *t);
 /* A tensor that no folder has: the config says it. */
 bool repack_gguf_leaves(const struct model *m, const struct tensor *t);
-/* The tokenizer files into job->out; out->no_tokenizer where the file has one
- * of another kind, or none. */
-int repack_gguf_tokenizer(const struct repack_job *job,
-			  struct repack_report *out, struct err *err);
 
 #endif

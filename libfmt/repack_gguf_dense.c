@@ -1,13 +1,10 @@
-/* Dense tensors between GGUF files and folders, and a file's tokenizer. */
+/* Dense tensors between GGUF files and folders. */
 #include "repack_gguf.h"
 
 #include "base/err.h"
 #include "base/half.h"
-#include "base/io.h"
-#include "base/json.h"
 #include "base/mem.h"
 #include "container/st.h"
-#include "gguf_tok.h"
 #include "llama.h"
 #include "llama_gguf.h"
 
@@ -140,38 +137,4 @@ bool repack_gguf_leaves(const struct model *m, const struct tensor *t)
 
 	return model_gguf(m) && c && c->rope.kind == LLAMA_ROPE_LLAMA3 &&
 	       !strcmp(t->name, LLAMA_GGUF_ROPE);
-}
-
-static int write_in(const char *dir, const char *name, const char *data,
-		    size_t len, struct err *err)
-{
-	char *path = io_join(dir, name, err);
-	int ret = path ? io_write_file(path, data, len, err) : -1;
-
-	free(path);
-	return ret;
-}
-
-int repack_gguf_tokenizer(const struct repack_job *job,
-			  struct repack_report *out, struct err *err)
-{
-	struct gguf_tok_files files;
-	char *text = NULL;
-	int ret = -1;
-
-	if (gguf_tok_files(model_gguf(job->model), &files, err)) {
-		out->no_tokenizer = err->code == ERR_UNSUP;
-		return out->no_tokenizer ? 0 : -1;
-	}
-	text = json_print(files.config, true, err);
-	if (!text || write_in(job->out, files.name, files.data, files.len,
-			      err) ||
-	    write_in(job->out, "tokenizer_config.json", text, strlen(text),
-		     err))
-		goto out;
-	ret = 0;
-out:
-	gguf_tok_release(&files);
-	free(text);
-	return ret;
 }

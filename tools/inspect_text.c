@@ -61,6 +61,23 @@ static enum dtype main_type(const struct model *m)
 	return best;
 }
 
+/* A GGUF file mixes types by design: how many tensors have each. */
+static void type_row(const struct inspect *r)
+{
+	uint32_t count[DT_COUNT] = { 0 };
+	char text[256] = "";
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < r->model->tensor_count; i++)
+		count[r->model->tensor[i].type]++;
+	for (enum dtype t = DT_NONE; t < DT_COUNT; t++)
+		if (count[t] && n < sizeof(text))
+			n += (size_t)snprintf(text + n, sizeof(text) - n,
+					      "%s%s %u", n ? ", " : "",
+					      tensor_dtype_name(t), count[t]);
+	row(r, "tensors", "%s", text);
+}
+
 /* What was found in the tensors; where the settings came from is said, because
  * a config may be absent or wrong. */
 static void format_rows(const struct inspect *r)
@@ -68,13 +85,19 @@ static void format_rows(const struct inspect *r)
 	const struct survey *s = &r->survey;
 	const char *differ = s->mixed ? " (the most; layers differ)" : "";
 
+	if (model_gguf(r->model))
+		type_row(r);
 	if (!s->quantized) {
-		row(r, "format", "%s, %s", s->format,
-		    tensor_dtype_name(main_type(r->model)));
+		row(r, "format", "%s, %s%s", s->format,
+		    tensor_dtype_name(main_type(r->model)),
+		    model_gguf(r->model) ? ", in a GGUF file" : "");
 		return;
 	}
-	row(r, "format", "%s (settings: %s)", s->format,
-	    config_source_name(r->model->quant.source));
+	if (model_gguf(r->model))
+		row(r, "format", "%s", s->format);
+	else
+		row(r, "format", "%s (settings: %s)", s->format,
+		    config_source_name(r->model->quant.source));
 	row(r, "bits", "%u%s", s->bits, differ);
 	if (s->group_size == -1)
 		row(r, "group size", "-1 (a group per row)%s", differ);
