@@ -8,8 +8,9 @@
  *
  * Readers of "llama" merge by the score of the piece; where only merges are
  * known a piece's score is minus the rank of the first merge that makes it.
- * Readers of "gpt2" know pre-tokenizers by name; a pattern without a name here
- * is refused.  Encoding of text is the runtime's (tok.h).
+ * Names of control tokens inside a text are plain text to a SentencePiece
+ * model.  Readers of "gpt2" know pre-tokenizers by name; a pattern without a
+ * name here is refused.  Encoding of text is the runtime's (tok.h).
  * Source: llama.cpp, src/llama-vocab.cpp and conversion/base.py. */
 #ifndef LIBFMT_GGUF_TOK_H
 #define LIBFMT_GGUF_TOK_H

@@ -38,28 +38,57 @@ static void put_id(struct gguf_meta *m, const char *key, int64_t id)
 		gguf_put_u32(m, key, (uint32_t)id);
 }
 
-/* Whether a text gets `id` in front: the config's word, else the template of
- * tokenizer.json, else what SentencePiece models are used with. */
-static bool adds_bos(const struct gguf_vocab *v, int64_t id)
+/* What the template of tokenizer.json puts in front of a text; -1: nothing. */
+static int64_t template_head(const struct gguf_vocab *v)
 {
 	const struct cJSON *t =
 		gguf_vocab_step(json_find(v->json, "post_processor"),
 				"processors", "TemplateProcessing");
 	const struct cJSON *first = json_first(json_find(t, "single"));
-	const char *name = json_text(json_path(first, "SpecialToken.id"));
+
+	return find_id(v, json_text(json_path(first, "SpecialToken.id")));
+}
+
+/* The config's word, else that of config.json, else the template, else what
+ * the token is usually called. */
+static int64_t find_bos(const struct gguf_vocab *v,
+			const struct llama_config *c)
+{
+	int64_t id = special(v, "bos_token", c->bos);
+
+	if (id < 0)
+		id = template_head(v);
+	return id < 0 ? find_id(v, "<s>") : id;
+}
+
+static int64_t find_eos(const struct gguf_vocab *v,
+			const struct llama_config *c)
+{
+	static const char *const usual[] = { "</s>", "<|end_of_text|>",
+		"<|endoftext|>", "<eos>", "<|im_end|>" };
+	int64_t id = special(v, "eos_token",
+			     c->eos_count ? (int64_t)c->eos[0] : -1);
+
+	for (int i = 0; id < 0 && i < 5; i++)
+		id = find_id(v, usual[i]);
+	return id;
+}
+
+/* Whether a text gets `id` in front: the config's word, else the template of
+ * tokenizer.json, else what SentencePiece models are used with. */
+static bool adds_bos(const struct gguf_vocab *v, int64_t id)
+{
 	bool add = !v->json && v->model;
 
-	if (json_bool(json_find(v->config, "add_bos_token"), &add) && t)
-		add = name && find_id(v, name) == id;
+	if (json_bool(json_find(v->config, "add_bos_token"), &add) && v->json)
+		add = template_head(v) == id;
 	return add && id >= 0;
 }
 
 static void put_special(const struct gguf_vocab *v,
 			const struct llama_config *c, struct gguf_meta *m)
 {
-	int64_t bos = special(v, "bos_token", c->bos);
-	int64_t eos = special(v, "eos_token",
-			      c->eos_count ? (int64_t)c->eos[0] : -1);
+	int64_t bos = find_bos(v, c), eos = find_eos(v, c);
 	int64_t unk = special(v, "unk_token", -1);
 	bool add_eos = false;
 
