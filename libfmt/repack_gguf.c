@@ -261,13 +261,19 @@ static int pour_rope(const struct work *w, struct err *err)
  * Source: enum llama_ftype of llama.h. */
 static uint32_t file_type(const struct work *w)
 {
+	const struct gguf_file *f = model_gguf(w->job->model);
 	static const struct {
 		enum dtype type;
 		uint32_t number;
 	} types[] = { { DT_F32, 0 }, { DT_F16, 1 }, { DT_Q4_0, 2 },
 		      { DT_Q4_1, 3 }, { DT_Q8_0, 7 }, { DT_BF16, 32 } };
-	uint64_t best = 0;
+	uint64_t best = 0, was;
 	uint32_t out = 1;
+
+	/* nothing was changed: so is this */
+	if (f && !w->report->layers && !w->job->cast &&
+	    gguf_uint(f, "general.file_type", UINT32_MAX, &was))
+		return (uint32_t)was;
 
 	for (size_t k = 0; k < sizeof(types) / sizeof(types[0]); k++) {
 		uint64_t sum = 0;

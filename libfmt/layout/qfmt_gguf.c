@@ -9,12 +9,13 @@
  *
  * A group of 64 or 128 is 2 or 4 blocks with one scale; which groups there were
  * is known where the file says so (hint.group_size), and is checked.  Rows may
- * stand turned (tensor_row_data).  All other types are recognised and not
- * decoded.
+ * stand turned (tensor_row_data).  Q5_0, Q5_1 and the K-quants are read
+ * (qfmt_gguf_read.c), all other types recognised.
  * Source: gptq-formats(5) section 10.2; ggml-quants.c. */
 #include "../base/err.h"
 #include "../base/half.h"
 #include "../base/mem.h"
+#include "qfmt_gguf.h"
 #include "qfmt_impl.h"
 
 #include <math.h>
@@ -23,38 +24,12 @@
 
 #define BLOCK 32 /* inputs */
 
-/* Bits of a code, and inputs that share a (sub-)scale. */
-static const struct kind {
-	enum dtype type;
-	uint8_t bits;
-	uint16_t group;
-} kinds[] = {
-	{ DT_Q4_0, 4, 32 },    { DT_Q4_1, 4, 32 },   { DT_Q8_0, 8, 32 },
-	{ DT_Q5_0, 5, 32 },    { DT_Q5_1, 5, 32 },   { DT_Q8_1, 8, 32 },
-	{ DT_Q2_K, 2, 16 },    { DT_Q3_K, 3, 16 },   { DT_Q4_K, 4, 32 },
-	{ DT_Q5_K, 5, 32 },    { DT_Q6_K, 6, 16 },   { DT_Q8_K, 8, 256 },
-	{ DT_IQ2_XXS, 2, 32 }, { DT_IQ2_XS, 2, 16 }, { DT_IQ3_XXS, 3, 32 },
-	{ DT_IQ1_S, 1, 32 },   { DT_IQ4_NL, 4, 32 }, { DT_IQ3_S, 3, 32 },
-	{ DT_IQ2_S, 2, 16 },   { DT_IQ4_XS, 4, 32 }, { DT_IQ1_M, 1, 16 },
-	{ DT_TQ1_0, 2, 256 },  { DT_TQ2_0, 2, 256 }, { DT_MXFP4, 4, 32 },
-	{ DT_NVFP4, 4, 16 },   { DT_Q1_0, 1, 128 },
-};
-#define READ 3 /* of them are decoded */
-
-static const struct kind *find_kind(enum dtype type)
-{
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		if (kinds[i].type == type)
-			return &kinds[i];
-	return NULL;
-}
-
 static int claims(const struct qf_module *m, const struct qf_hint *hint)
 {
 	const struct tensor *w = qf_part(m, "weight");
 
 	(void)hint;
-	return w && find_kind(w->type) != NULL;
+	return w && qf_gguf_kind(w->type) != NULL;
 }
 
 /* ---- reading ---- */
@@ -99,13 +74,18 @@ static void look_offsets(const struct tensor *t, struct ql_spec *s)
 			s->sym = 0;
 }
 
-static void set_groups(const struct kind *k, const struct qf_hint *h,
+/* Groups of several blocks are what a file of our own may tell. */
+static void set_groups(const struct qf_gguf_kind *k, const struct qf_hint *h,
 		       struct ql_spec *s)
 {
+	bool ours = k->type == DT_Q4_0 || k->type == DT_Q4_1 ||
+		    k->type == DT_Q8_0;
+
 	s->group_size = k->group < s->in ? k->group : s->in;
-	if (h && (h->group_size < 0 || (uint32_t)h->group_size > s->in))
+	if (ours && h && (h->group_size < 0 ||
+			  (uint32_t)h->group_size > s->in))
 		s->group_size = s->in;
-	else if (h && h->group_size && h->group_size % BLOCK == 0)
+	else if (ours && h && h->group_size && h->group_size % BLOCK == 0)
 		s->group_size = (uint32_t)h->group_size;
 	s->groups = (s->in - 1) / s->group_size + 1;
 }
@@ -114,7 +94,7 @@ static void set_groups(const struct kind *k, const struct qf_hint *h,
 static int spec_of(struct qf_layer *l, struct ql_spec *s, struct err *err)
 {
 	const struct tensor *t = qf_need(l->module, "weight", err);
-	const struct kind *k = t ? find_kind(t->type) : NULL;
+	const struct qf_gguf_kind *k = t ? qf_gguf_kind(t->type) : NULL;
 	const struct tensor *bias = qf_part(l->module, "bias");
 
 	if (!k || qf_rank_check(t, 2, err))
@@ -123,70 +103,61 @@ static int spec_of(struct qf_layer *l, struct ql_spec *s, struct err *err)
 	s->out = (uint32_t)t->dim[0];
 	s->in = (uint32_t)t->dim[1];
 	s->bits = k->bits;
-	s->scale_type = DT_F16;
-	s->sym = 1;
+	s->scale_type = k->scale_type ? k->scale_type : DT_F16;
+	s->zero_kind = k->zero_kind;
+	s->sym = k->zero_kind == QL_POINT;
 	set_groups(k, l->hint, s);
 	if (bias && !tensor_is_shape(bias, 1, s->out, 0))
 		l->odd |= QF_ODD_BIAS;
-	if (k >= kinds + READ)
+	if (k->scale_type == DT_NONE)
 		return err_set(err, ERR_UNSUP, "%s: blocks of type %s are "
-			       "listed, not decoded (Q4_0, Q4_1 and Q8_0 are)",
-			       t->name, tensor_dtype_name(t->type));
+			       "listed, not decoded (Q4_0, Q4_1, Q5_0, Q5_1, "
+			       "Q8_0, Q4_K, Q5_K and Q6_K are)", t->name,
+			       tensor_dtype_name(t->type));
 	if (t->type == DT_Q4_1)
 		look_offsets(t, s);
 	return 0;
 }
 
-static void nibbles(const uint8_t *p, uint8_t *code)
+/* One more block of a group has to have the scale of the first. */
+static int same_grid(const struct tensor *t, uint32_t n, uint32_t g,
+		     const float was[2], const float is[2], struct err *err)
 {
-	for (int j = 0; j < 16; j++) {
-		code[j] = p[j] & 15;
-		code[j + 16] = p[j] >> 4;
-	}
-}
-
-/* Scale and zero of a block; its codes go to code[32]. */
-static void read_block(enum dtype type, enum ql_zero kind, const uint8_t *p,
-		       uint8_t *code, float grid[2])
-{
-	grid[0] = half_to_f32(half_le16(p));
-	if (type == DT_Q8_0) {
-		for (int j = 0; j < BLOCK; j++) /* i8 + 128 */
-			code[j] = p[2 + j] ^ 0x80;
-		grid[1] = 128;
-		return;
-	}
-	nibbles(p + (type == DT_Q4_1 ? 4 : 2), code);
-	grid[1] = 8;
-	if (type == DT_Q4_1 && kind == QL_POINT)
-		point_of(p, &grid[1]);
-	else if (type == DT_Q4_1)
-		grid[1] = -half_to_f32(half_le16(p + 2));
+	if (half_bits(was[0]) == half_bits(is[0]) &&
+	    half_bits(was[1]) == half_bits(is[1]))
+		return 0;
+	return err_set(err, ERR_INPUT, "%s: output %u: more than one scale in "
+		       "group %u, as the file has its groups", t->name, n, g);
 }
 
 static int read_row(const struct tensor *t, uint32_t n, struct ql *ql,
 		    struct err *err)
 {
-	const uint8_t *p = tensor_row_data(t, n);
+	const struct qf_gguf_kind *kind = qf_gguf_kind(t->type);
 	const struct ql_spec *s = &ql->spec;
-	float *scale = ql->scale + (size_t)n * s->groups, grid[2];
-	float *zero = ql->zero + (size_t)n * s->groups;
-	uint8_t *code = ql->code + (size_t)n * s->in;
+	const uint8_t *p = tensor_row_data(t, n);
+	uint32_t bytes, size = tensor_dtype_block(t->type, &bytes);
+	float *scale = ql->scale + (size_t)n * s->groups, d[16];
+	float *zero = ql->zero + (size_t)n * s->groups, z[16];
+	bool point = t->type == DT_Q4_1 && s->zero_kind == QL_POINT;
 
-	for (uint32_t k = 0; k < s->in; k += BLOCK) {
-		uint32_t g = k / s->group_size;
+	for (uint32_t k = 0; k < s->in; k += size, p += bytes) {
+		qf_gguf_decode(t->type, p, ql->code + (size_t)n * s->in + k, d,
+			       z);
+		if (point)
+			point_of(p, &z[0]);
+		for (uint32_t i = 0; i < size / kind->group; i++) {
+			uint32_t at = k + i * kind->group;
+			uint32_t g = at / s->group_size;
 
-		read_block(t->type, s->zero_kind, p, code + k, grid);
-		p += block_bytes(t->type);
-		if (k % s->group_size == 0) {
-			scale[g] = grid[0];
-			zero[g] = grid[1];
-		} else if (half_bits(scale[g]) != half_bits(grid[0]) ||
-			   half_bits(zero[g]) != half_bits(grid[1])) {
-			return err_set(err, ERR_INPUT, "%s: output %u: more "
-				       "than one scale in group %u of %u "
-				       "inputs, as the file has its groups",
-				       t->name, n, g, s->group_size);
+			if (at % s->group_size == 0) {
+				scale[g] = d[i];
+				zero[g] = z[i];
+			} else if (same_grid(t, n, g,
+					     (float[2]){ scale[g], zero[g] },
+					     (float[2]){ d[i], z[i] }, err)) {
+				return -1;
+			}
 		}
 	}
 	return 0;

@@ -117,7 +117,7 @@ static void test_canonical_values(void **state)
 	struct digest d;
 
 	for (int i = 0; i < 4; i++) {
-		const char *dir = scratch_path(*state, "abcd" + i);
+		const char *dir = scratch_path(*state, &"abcd"[i]);
 
 		one(dir, type[i], data[i], size[i]);
 		digest(dir, DIGEST_WEIGHTS, 1, &d, &o);

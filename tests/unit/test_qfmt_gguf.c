@@ -296,6 +296,56 @@ static void test_broken_group(void **state)
 	parts_free(&p);
 }
 
+/* One block of each type that is read, of made-up bytes with d (and m) of a
+ * usual size: FNV-1a of its weights as gguf-py's dequantize gives them, zeros
+ * without a sign. */
+static void test_decoded(void **state)
+{
+	static const struct {
+		enum dtype type;
+		uint32_t d, m; /* where they stand; m 0: there is none */
+		uint32_t hash;
+	} rows[] = {
+		{ DT_Q4_0, 0, 0, 0xbdf65338u }, { DT_Q4_1, 0, 2, 0xb851386bu },
+		{ DT_Q5_0, 0, 0, 0xcbafb6c8u }, { DT_Q5_1, 0, 2, 0x41e210efu },
+		{ DT_Q8_0, 0, 0, 0xc249c1b9u }, { DT_Q4_K, 0, 2, 0x0838835eu },
+		{ DT_Q5_K, 0, 2, 0x58a1d3efu },
+		{ DT_Q6_K, 208, 0, 0x9fe93f41u },
+	};
+	struct qf_hint hint = { .desc_act = -1, .sym = -1 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		uint32_t bytes, n = tensor_dtype_block(rows[i].type, &bytes);
+		uint32_t x = bytes, hash = 2166136261u;
+		uint8_t block[256];
+		struct tensor t = { .name = "m.weight", .type = rows[i].type,
+			.rank = 2, .dim = { 1, n }, .data = block,
+			.size = bytes };
+		struct parts p = { .module = { "m", &t, 1 } };
+		float row[256];
+		struct ql ql;
+
+		for (uint32_t k = 0; k < bytes; k++) {
+			x = x * 1664525u + 1013904223u;
+			block[k] = (uint8_t)(x >> 24);
+		}
+		half_put16(block + rows[i].d, half_from_f32(0.0123f));
+		if (rows[i].m)
+			half_put16(block + rows[i].m, half_from_f32(-0.75f));
+		read_back(&p, &hint, &ql);
+		ql_dequant_row(&ql, 0, row);
+		for (uint32_t k = 0; k < n; k++) {
+			uint32_t bits = half_bits(row[k] + 0.0f);
+
+			for (int b = 0; b < 32; b += 8)
+				hash = (hash ^ (bits >> b & 255)) * 16777619u;
+		}
+		assert_int_equal(hash, rows[i].hash);
+		ql_release(&ql);
+	}
+}
+
 /* Known, listed with its sizes, not decoded. */
 static void test_other_types(void **state)
 {
@@ -313,7 +363,9 @@ static void test_other_types(void **state)
 		struct ql_spec s = { 0 };
 		struct err err;
 		bool read = type == DT_Q4_0 || type == DT_Q4_1 ||
-			    type == DT_Q8_0;
+			    type == DT_Q5_0 || type == DT_Q5_1 ||
+			    type == DT_Q8_0 || type == DT_Q4_K ||
+			    type == DT_Q5_K || type == DT_Q6_K;
 
 		assert_ptr_equal(qf_recognise(&m, &hint), &qf_gguf);
 		assert_int_equal(qf_gguf.spec(&l, &s, &err), read ? 0 : -1);
@@ -338,6 +390,7 @@ int main(void)
 		cmocka_unit_test(test_lossy),
 		cmocka_unit_test(test_points),
 		cmocka_unit_test(test_broken_group),
+		cmocka_unit_test(test_decoded),
 		cmocka_unit_test(test_other_types),
 	};
 
