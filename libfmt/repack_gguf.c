@@ -225,10 +225,22 @@ static int move_item(void *ctx, uint32_t i, struct err *err)
 	struct work *w = ctx;
 
 	struct gguf_item *item = &w->item[i];
+	const struct model *m = w->job->model;
+	int ret;
 
-	return item->layer ? pour_layer(w, item, err) :
-	       repack_gguf_pour(w->writer, item->id, item->tensor, item->type,
-				item->turned, err);
+	if (item->layer) {
+		ret = pour_layer(w, item, err);
+		repack_gguf_forget(m, item->layer->module);
+		return ret;
+	}
+	/* what stays as it is needs no way through our memory */
+	if (item->type == item->tensor->type && !item->turned)
+		return st_writer_tensor(w->writer, item->id, item->tensor,
+					m->file[item->tensor->file].src, err);
+	ret = repack_gguf_pour(w->writer, item->id, item->tensor, item->type,
+			       item->turned, err);
+	model_forget(m, item->tensor, 0, item->tensor->size);
+	return ret;
 }
 
 static uint64_t item_cost(void *ctx, uint32_t i)
