@@ -165,7 +165,7 @@ static bool same_shape(const struct values *a, const struct values *b)
 	       !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof(*a->dim));
 }
 
-/* Two tensors of one type and shape: their bytes.  1: equal, 0: not, -1: there
+/* Two tensors of one type, shape and order of rows: their bytes.  1: equal, 0: not, -1: there
  * is no such pair. */
 static int compare_bytes(const struct run *r, const struct pair *p)
 {
@@ -173,7 +173,8 @@ static int compare_bytes(const struct run *r, const struct pair *p)
 	bool same = true;
 
 	if (!a || !b || a->type != b->type || a->rank != b->rank ||
-	    a->size != b->size || !a->data || !b->data ||
+	    a->size != b->size || a->turned != b->turned || !a->data ||
+	    !b->data ||
 	    memcmp(a->dim, b->dim, (size_t)a->rank * sizeof(*a->dim)))
 		return -1;
 	for (uint64_t i = 0; same && i < a->size; i += PIECE) {

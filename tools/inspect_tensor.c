@@ -198,6 +198,20 @@ static uint64_t least(uint64_t a, uint64_t b)
 
 #define CHUNK 65536u /* floats on their way out */
 
+/* The first n bytes of all rows, each in its place. */
+static void raw_rows(const struct tensor *t, uint64_t n, FILE *out)
+{
+	uint64_t bytes = t->turned ? t->size / t->dim[0] : t->size;
+
+	for (uint32_t row = 0; n; row++) {
+		uint64_t part = n < bytes ? n : bytes;
+
+		fwrite(t->turned ? tensor_row_data(t, row) : t->data, 1,
+		       (size_t)part, out);
+		n -= part;
+	}
+}
+
 /* Dequantized weights as f32, row by row. */
 static int raw_layer(const struct inspect *r, struct inspect_one *o,
 		     struct err *err)
@@ -235,7 +249,7 @@ int inspect_one_raw(const struct inspect *r, struct err *err)
 	n = o->tensor->size;
 	if (o->head < n && o->head * bits / 8 < n)
 		n = (o->head * bits + 7) / 8;
-	fwrite(o->tensor->data, 1, (size_t)n, r->out);
+	raw_rows(o->tensor, n, r->out);
 	return 0;
 }
 

@@ -8,6 +8,10 @@ cmp folder.txt file.txt && echo "the same text"
 gptq-run "$T" --tokenize <"$TEXT" >folder.ids
 gptq-run t.gguf --tokenize <"$TEXT" >file.ids
 cmp folder.ids file.ids && echo "the same ids"
+gptq-inspect t.gguf --diff "$T" | grep equal
+q=model.layers.0.self_attn.q_proj.weight
+gptq-inspect "$T" --tensor $q --raw >folder.q
+gptq-inspect t.gguf --tensor $q --raw | cmp - folder.q && echo "the same rows"
 # quantized, in a folder, and back: the same bytes
 gptq-repack "$Q" -o g --to gguf
 ls g
