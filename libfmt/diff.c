@@ -165,8 +165,8 @@ static bool same_shape(const struct values *a, const struct values *b)
 	       !memcmp(a->dim, b->dim, (size_t)a->rank * sizeof(*a->dim));
 }
 
-/* Two tensors of one type, shape and order of rows: their bytes.  1: equal, 0: not, -1: there
- * is no such pair. */
+/* Two tensors of one type, shape and order of rows: their bytes.  1: equal, 0:
+ * not, -1: there is no such pair. */
 static int compare_bytes(const struct run *r, const struct pair *p)
 {
 	const struct tensor *a = p->a->tensor, *b = p->b->tensor;
