@@ -43,6 +43,7 @@ struct pairs {
 	uint32_t count;
 };
 
+/* Scores and types may be longer than the list, never shorter. */
 static int find_pairs(struct pairs *p, struct err *err)
 {
 	p->tokens = gguf_array(p->f, "tokenizer.ggml.tokens", GGUF_TEXT);
@@ -108,6 +109,7 @@ static const char *token_at(const struct pairs *p, uint64_t id, size_t *len)
 	return text;
 }
 
+/* "bos_token": "<s>" from the id; an id out of range is as good as none. */
 static void add_special(const struct pairs *p, struct cJSON *o,
 			const char *from, const char *to)
 {
@@ -124,6 +126,7 @@ static void add_special(const struct pairs *p, struct cJSON *o,
 		cJSON_Delete(j);
 }
 
+/* What AutoTokenizer needs beside the tokenizer's file. */
 static struct cJSON *make_config(const struct pairs *p, bool llama)
 {
 	struct cJSON *o = cJSON_CreateObject(), *j;
@@ -232,6 +235,7 @@ static size_t put_model(uint8_t *at, const struct pairs *p, uint8_t *part,
 				   put_normalizer(part, p));
 }
 
+/* Twice over the pieces: for the size, then for the bytes. */
 static int make_model(const struct pairs *p, struct gguf_tok_files *out,
 		      struct err *err)
 {
@@ -348,6 +352,8 @@ static int add_merges(const struct pairs *p, struct cJSON *model,
 	return 0;
 }
 
+/* A Sequence of the named pattern and ByteLevel, which then must not cut by
+ * its own pattern once more. */
 static int add_pre(const struct pairs *p, struct cJSON *top,
 		   struct cJSON *model, struct err *err)
 {

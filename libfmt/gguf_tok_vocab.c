@@ -107,6 +107,8 @@ static void add_tokens(struct gguf_vocab *v)
 			add_token(v, id, json_key(e), false);
 }
 
+/* Rows of the embeddings that no token has: readers want a name, and a
+ * different one, for each. */
 static void pad(struct gguf_vocab *v)
 {
 	for (uint32_t i = 0; i < v->count; i++) {
@@ -124,6 +126,7 @@ static void pad(struct gguf_vocab *v)
 
 /* ---- tokenizer.model ---- */
 
+/* Fields of the message: 1 text, 2 score, 3 type. */
 static int read_piece(struct gguf_vocab *v, uint32_t id, struct proto m,
 		      struct err *err)
 {
@@ -163,6 +166,8 @@ static int read_int(struct proto m, unsigned number, uint64_t *out,
 	return more;
 }
 
+/* 1 the pieces in order of their ids, 2 how they were trained (its field 3: the
+ * kind of model), 3 how text is normalized. */
 static int read_model(struct gguf_vocab *v, struct err *err)
 {
 	const uint8_t *p = (const uint8_t *)v->model;
@@ -225,6 +230,7 @@ const struct cJSON *gguf_vocab_step(const struct cJSON *j, const char *list,
 	return NULL;
 }
 
+/* By the pattern, letter for letter: what cuts otherwise gives other ids. */
 static int find_pre(struct gguf_vocab *v, struct err *err)
 {
 	const struct cJSON *pre = json_find(v->json, "pre_tokenizer");
@@ -343,6 +349,8 @@ static bool has_prefix(const struct cJSON *json)
 	       (meta && (!scheme || strcmp(scheme, "never")));
 }
 
+/* The two kinds of BPE: with bytes as pieces "<0x0A>" to fall back on, and
+ * with bytes as letters. */
 static int read_vocab(struct gguf_vocab *v, struct err *err)
 {
 	const struct cJSON *model = json_find(v->json, "model");

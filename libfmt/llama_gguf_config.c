@@ -102,6 +102,7 @@ static bool real(struct reader *r, const char *from, double *v)
 
 /* ---- parts ---- */
 
+/* Said, or what the heads share; 0: neither is there or makes sense. */
 static uint32_t head_dim(struct reader *r)
 {
 	uint64_t heads = 0, hidden = 0, dim = 0;
@@ -143,6 +144,7 @@ static void add_sizes(struct reader *r)
 			   (double)rope / dim);
 }
 
+/* A head of its own is not tied; biases are there or not in all blocks. */
 static void add_rest(struct reader *r)
 {
 	const struct tensor *embed = find(r, "token_embd.weight");
@@ -164,6 +166,7 @@ static void add_rest(struct reader *r)
 		 embed && embed->type == DT_F32 ? "float32" : "float16");
 }
 
+/* Of a chat model both ends of turn and text end the generation. */
 static void add_tokens(struct reader *r)
 {
 	static const char *const end[] = { "tokenizer.ggml.eos_token_id",
@@ -240,6 +243,7 @@ static void add_llama3(struct reader *r, struct cJSON *o,
 		   c.rope.original_max_pos);
 }
 
+/* The factor in the file multiplies the readers' own, see put_yarn. */
 static void add_yarn(struct reader *r, struct cJSON *o, double factor)
 {
 	uint64_t length;
@@ -258,6 +262,7 @@ static void add_yarn(struct reader *r, struct cJSON *o, double factor)
 			   v * (0.1 * log(factor) + 1));
 }
 
+/* llama3 is known by its tensor alone: no key names it. */
 static void add_scaling(struct reader *r)
 {
 	const struct tensor *t = find(r, LLAMA_GGUF_ROPE);

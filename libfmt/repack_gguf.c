@@ -76,6 +76,7 @@ static enum dtype copied_as(const struct repack_job *job,
 	return job->cast && tensor_is_float(t->type) ? job->cast : t->type;
 }
 
+/* One tensor into the plan, under its name in GGUF. */
 static int add_item(struct work *w, const struct survey_layer *l,
 		    const struct tensor *t, struct err *err)
 {
@@ -144,6 +145,7 @@ static const struct survey_layer *owner(const struct work *w,
 	return NULL;
 }
 
+/* In the order of the model's table; a layer where its first tensor stands. */
 static int add_items(struct work *w, struct err *err)
 {
 	const struct model *m = w->job->model;
@@ -187,6 +189,8 @@ static void turn(uint8_t *rows, uint32_t count, uint64_t bytes, uint32_t head,
 	}
 }
 
+/* Through the neutral layer into blocks [out][in / 32], a whole layer at a
+ * time. */
 static int pour_layer(const struct work *w, const struct gguf_item *item,
 		      struct err *err)
 {
@@ -376,6 +380,7 @@ static int make_meta(struct work *w, struct err *err)
 
 /* ---- the work ---- */
 
+/* The file describes the model to its readers: that takes a config. */
 static int open_job(struct work *w, struct err *err)
 {
 	const struct model *m = w->job->model;

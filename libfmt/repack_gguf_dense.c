@@ -59,6 +59,8 @@ static uint32_t rows_at_once(uint64_t bytes, uint32_t turned, uint32_t rows)
 	return n < rows ? (uint32_t)n : rows;
 }
 
+/* Some megabytes of rows at a time, put in order in memory and written in one
+ * piece. */
 int repack_gguf_pour(struct st_writer *w, uint32_t id, const struct tensor *t,
 		     enum dtype type, uint32_t turned, struct err *err)
 {

@@ -1,3 +1,5 @@
+/* gguf.c - the reader.  The header is walked once, from front to back; what is
+ * taken from it is a pointer into the file or a number that was checked. */
 #include "gguf.h"
 
 #include "../base/err.h"
@@ -47,6 +49,8 @@ int gguf_dtype(enum dtype t)
 
 /* ---- bytes ---- */
 
+/* What is left of the header (or of the file: where it ends is not known
+ * before). */
 struct walk {
 	const uint8_t *at, *end;
 };
@@ -110,6 +114,7 @@ static int is_name(const char *s, uint64_t len)
 
 /* ---- pairs ---- */
 
+/* The items are stepped over; gguf_texts steps over texts once more. */
 static int take_array(struct walk *w, struct gguf_kv *kv, struct err *err)
 {
 	uint64_t len, size;
@@ -191,6 +196,7 @@ static int by_key(const void *pa, const void *pb)
 	return c ? c : (a->key_len > b->key_len) - (a->key_len < b->key_len);
 }
 
+/* Sorted pointers, so that many pairs are no burden. */
 static int check_keys(const struct gguf_file *f, struct err *err)
 {
 	const struct gguf_kv **p = mem_alloc(f->kv_count, sizeof(*p), err);
@@ -210,6 +216,7 @@ static int check_keys(const struct gguf_file *f, struct err *err)
 	return ret;
 }
 
+/* How many there are is bounded by the bytes that are left. */
 static int take_pairs(struct walk *w, uint64_t n, struct gguf_file *f,
 		      struct err *err)
 {
@@ -390,6 +397,7 @@ static int place(struct src *s, unsigned flags, struct gguf_file *f,
 		       (unsigned long long)(room - at));
 }
 
+/* In a big endian file the bytes of a small number stand the other way. */
 static int check_version(struct gguf_file *f, struct err *err)
 {
 	if (f->version == 2 || f->version == 3)

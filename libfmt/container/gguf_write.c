@@ -16,6 +16,7 @@
 
 /* ---- bytes ---- */
 
+/* Once memory was short nothing more is taken, and gguf_create says so. */
 static void put(struct gguf_meta *m, const void *data, size_t n)
 {
 	struct err ignored;
@@ -154,6 +155,8 @@ static void put_tensor(struct gguf_meta *h, const struct st_plan *p)
 	put64(h, p->offset);
 }
 
+/* Header and offsets; the data section is padded behind every tensor, the last
+ * one too, as readers expect. */
 static int make_header(struct st_writer *w, const struct gguf_meta *m,
 		       struct st_shard *s, struct err *err)
 {
