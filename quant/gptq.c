@@ -89,24 +89,29 @@ static int preset_grids(struct gptq_run *r, struct err *err)
 		struct be_mat c =
 			be_cols(&r->w, k, t->in - k < size ? t->in - k : size);
 
-		if (gq_grid_set(&r->grid, &c, g, err))
+		if (gq_grid_set(&r->grid, &c, k, g, err))
 			return -1;
 	}
 	return 0;
 }
 
-/* The grids of the groups that begin in columns a..b. */
+/* The grids of the groups that begin in columns a..b; those of a group stand
+ * together here. */
 static int block_grids(struct gptq_run *r, uint32_t a, uint32_t b,
 		       struct err *err)
 {
-	uint32_t size = r->grid.group_size, in = r->task->in;
+	const uint32_t *group = r->group, in = r->task->in;
 
-	for (uint32_t g = (a + size - 1) / size; g * size < b; g++) {
-		uint32_t k = g * size;
-		struct be_mat c =
-			be_cols(&r->w, k, in - k < size ? in - k : size);
+	for (uint32_t k = a; k < b; k++) {
+		struct be_mat c;
+		uint32_t n = 1;
 
-		if (gq_grid_set(&r->grid, &c, g, err))
+		if (k && group[k] == group[k - 1])
+			continue;
+		while (k + n < in && group[k + n] == group[k])
+			n++;
+		c = be_cols(&r->w, k, n);
+		if (gq_grid_set(&r->grid, &c, k, group[k], err))
 			return -1;
 	}
 	return 0;
@@ -186,6 +191,7 @@ static int gptq_solve(const struct gq_task *t, struct ql *ql,
 		      struct gq_report *report, struct err *err)
 {
 	const struct gq_hess *h = t->hess;
+	bool scatter = t->params->desc_act && !t->params->static_groups;
 	struct gptq_run r;
 	int ret = -1;
 
@@ -195,8 +201,7 @@ static int gptq_solve(const struct gq_task *t, struct ql *ql,
 	if (gq_preset(t->params) && preset_grids(&r, err))
 		goto out;
 	for (uint32_t i = 0; i < t->in; i++)
-		r.group[i] = (t->params->static_groups ? h->order[i] : i) /
-			     r.grid.group_size;
+		r.group[i] = (scatter ? i : h->order[i]) / r.grid.group_size;
 	if (gq_weight_put(t, h->order, h->dead, &r.w, err))
 		goto out;
 	if (all_blocks(&r, err))

@@ -165,7 +165,7 @@ static int mend(struct gq_grid *g, uint32_t group, struct err *err)
 
 /* The search of GPTQ's authors, and one that goes down to 0.3 of the range: at
  * 2 and 3 bits the best grids cut off much. */
-static void clipping(const struct gq_grid *g, uint32_t group,
+static void clipping(const struct gq_grid *g, uint32_t place,
 		     struct be_grid *call)
 {
 	const struct gq_hess *h = g->task->hess;
@@ -184,14 +184,13 @@ static void clipping(const struct gq_grid *g, uint32_t group,
 		call->power = 2.0f;
 		call->near = 1;
 		if (h)
-			call->weight = (const float *)h->diag.p +
-				       (size_t)group * g->group_size;
+			call->weight = (const float *)h->diag.p + place;
 		break;
 	}
 }
 
 int gq_grid_set(struct gq_grid *g, const struct be_mat *columns,
-		uint32_t group, struct err *err)
+		uint32_t place, uint32_t group, struct err *err)
 {
 	const struct gq_params *p = g->task->params;
 	struct be_grid call = {
@@ -205,7 +204,7 @@ int gq_grid_set(struct gq_grid *g, const struct be_mat *columns,
 		.zero_min = p->zero_min,
 	};
 
-	clipping(g, group, &call);
+	clipping(g, place, &call);
 	if (g->task->dev->api->grid(g->task->dev->be, &call, err))
 		return -1;
 	return mend(g, group, err);

@@ -16,10 +16,10 @@ struct gq_grid {
 /* Checks the task's parameters. */
 int gq_grid_init(struct gq_grid *g, const struct gq_task *t, struct err *err);
 void gq_grid_release(struct gq_grid *g);
-/* Set scale and zero of `group` for all rows from these columns, which are
- * columns group * group_size.. of the Hessian's `place` order. */
+/* Set scale and zero of `group` for all rows from these columns, of which the
+ * first stands at `place` in the order of that name of the Hessian. */
 int gq_grid_set(struct gq_grid *g, const struct be_mat *columns,
-		uint32_t group, struct err *err);
+		uint32_t place, uint32_t group, struct err *err);
 /* The finished layer.  order[i] is the column processed i-th (NULL: i),
  * group[i] its group.  Scales are rounded to the stored type. */
 int gq_grid_store(struct gq_grid *g, const uint32_t *order,

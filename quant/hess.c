@@ -59,19 +59,40 @@ int gq_hess_add(struct gq_hess *h, const struct rt_dev *d,
 }
 
 struct activity {
+	double of_group; /* the largest in the group; or all the same */
 	double value;
-	uint32_t column;
+	uint32_t group, column;
 };
 
-/* Falling value, then rising column: a total order, so that qsort's own is of
- * no consequence. */
+/* Falling value of the group, then of the column; then rising numbers: a total
+ * order, so that qsort's own is of no consequence. */
 static int by_activity(const void *a, const void *b)
 {
 	const struct activity *x = a, *y = b;
 
+	if (x->of_group != y->of_group)
+		return x->of_group > y->of_group ? -1 : 1;
+	if (x->group != y->group)
+		return x->group < y->group ? -1 : 1;
 	if (x->value != y->value)
 		return x->value > y->value ? -1 : 1;
 	return x->column < y->column ? -1 : x->column > y->column;
+}
+
+/* Whole groups are to be ordered, and columns in each of them. */
+static void by_group(struct activity *act, uint32_t n, uint32_t size)
+{
+	for (uint32_t a = 0; a < n; a += size) {
+		uint32_t b = n - a < size ? n : a + size;
+		double top = 0;
+
+		for (uint32_t k = a; k < b; k++)
+			top = act[k].value > top ? act[k].value : top;
+		for (uint32_t k = a; k < b; k++) {
+			act[k].of_group = top;
+			act[k].group = a / size;
+		}
+	}
 }
 
 /* The order of processing that is wanted, from H's diagonal. */
@@ -84,8 +105,10 @@ static int choose_order(const struct gq_hess *h, const double *diag,
 	if (!act)
 		return -1;
 	for (uint32_t k = 0; k < h->n; k++)
-		act[k] = (struct activity){ diag[k], k };
-	if (p->desc_act)
+		act[k] = (struct activity){ .value = diag[k], .column = k };
+	if (p->group_aware && !p->desc_act)
+		by_group(act, h->n, gq_group_size(p, h->n));
+	if (p->desc_act || p->group_aware)
 		qsort(act, h->n, sizeof(*act), by_activity);
 	for (uint32_t i = 0; i < h->n; i++)
 		want[i] = act[i].column;
@@ -309,6 +332,9 @@ out:
 
 int gq_hess_serves(const struct gq_params *a, const struct gq_params *b)
 {
+	/* groups have a part in the order, where they are ordered */
+	if (a->group_aware && !a->desc_act && a->group_size != b->group_size)
+		return 0;
 	return a->desc_act == b->desc_act && a->damp == b->damp &&
 	       a->damp_step == b->damp_step && a->passes == b->passes &&
 	       gq_preset(a) == gq_preset(b);

@@ -4,7 +4,8 @@
  *
  *	gather:   H = alpha * sum of X^T X                (f64, on the device)
  *	prepare:  dead columns (H_kk == 0) get H_kk = 1;
- *	          order: as they are, or by falling H_kk, ties by index;
+ *	          order: as they are, or by falling H_kk, ties by index; or
+ *	          groups by their largest H_kk, columns in them by H_kk;
  *	          H^-1 = U^T U of H in that order, H_kk + damp * mean(diag H)
  *
  * damp is raised by damp_step while the factorisation fails, up to 1.

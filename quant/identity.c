@@ -90,6 +90,7 @@ static int add_params(struct cJSON *o, const struct gq_params *p,
 	       add_number(o, "group_size", p->group_size, err) ||
 	       add_bool(o, "sym", p->sym, err) ||
 	       add_bool(o, "desc_act", p->desc_act, err) ||
+	       add_bool(o, "act_group_aware", p->group_aware, err) ||
 	       add_bool(o, "static_groups", p->static_groups, err) ||
 	       add_number(o, "damp_percent", p->damp, err) ||
 	       add_number(o, "damp_auto_increment", p->damp_step, err) ||

@@ -8,8 +8,8 @@
  * rtn: round to nearest on the same grid.
  *
  * With desc_act and no static groups the groups are formed in the order of
- * processing: group_of is scattered over the columns.  With static groups, and
- * for rtn always, group_of is k / group_size. */
+ * processing: group_of is scattered over the columns.  Else, and for rtn
+ * always, group_of is k / group_size. */
 #ifndef QUANT_METHOD_H
 #define QUANT_METHOD_H
 
@@ -25,6 +25,9 @@ enum gq_clip { GQ_CLIP_NONE, GQ_CLIP_PUBLISHED, GQ_CLIP_WEIGHTED };
 struct gq_params {
 	uint8_t bits;              /* 2, 3, 4, 8 */
 	uint8_t sym, desc_act, static_groups;
+	uint8_t group_aware;       /* without desc_act: groups are taken in the
+				      order of their activity, and columns in
+				      a group; group_of stays k / group_size */
 	int32_t group_size;        /* -1: one group per row */
 	double damp;               /* fraction of mean(diag H) */
 	double damp_step;          /* added while the factorisation fails */

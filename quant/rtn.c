@@ -111,7 +111,7 @@ static int rtn_solve(const struct gq_task *t, struct ql *ql,
 		struct be_mat c =
 			be_cols(&r.w, k, t->in - k < size ? t->in - k : size);
 
-		if (gq_grid_set(&r.grid, &c, g, err))
+		if (gq_grid_set(&r.grid, &c, k, g, err))
 			goto out;
 	}
 	for (uint32_t k = 0; k < t->in; k += RTN_BLOCK)

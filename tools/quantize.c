@@ -74,12 +74,9 @@ static const struct opt options[] = {
 	{ AT_FLAG(plain), .name = "plain",
 	  .help = "the published algorithm and nothing more" },
 	{ AT_FLAG(act_group_aware), .name = "act-group-aware",
-	  .help = "reorder whole groups and inside groups only",
-	  .absent = LATER "; --desc-act --static-groups keeps g_idx trivial "
-		"too" },
+	  .help = "reorder whole groups, and columns inside them" },
 	{ AT_FLAG(mse), .name = "mse",
-	  .help = "search the clipping range of each group (default, "
-		"but not with --plain and rtn)" },
+	  .help = "search clipping ranges (default but for plain, rtn)" },
 	{ AT_LIST(rule), .name = "rule", .arg = "RULE",
 	  .help = "REGEX:key=value,... or REGEX:skip, for matching modules" },
 	{ AT_FLAG(lm_head), .name = "lm-head",
@@ -135,9 +132,16 @@ static int check_args(struct quantize *j, struct err *err)
 	if (j->method->needs_hessian && !a->calib.count)
 		return err_set(err, ERR_USAGE, "--method %s needs --calib "
 			       "FILE (text to calibrate with)", method);
-	if (!j->method->needs_hessian && (a->desc_act || a->static_groups))
+	if (!j->method->needs_hessian &&
+	    (a->desc_act || a->static_groups || a->act_group_aware))
 		return err_set(err, ERR_USAGE, "--method %s knows no %s: it "
 			       "does not look at activations", method,
+			       a->desc_act ? "--desc-act" :
+			       a->static_groups ? "--static-groups" :
+			       "--act-group-aware");
+	if (a->act_group_aware && (a->desc_act || a->static_groups))
+		return err_set(err, ERR_USAGE, "--act-group-aware is an order "
+			       "of its own: leave out %s",
 			       a->desc_act ? "--desc-act" : "--static-groups");
 	if (gq_rules_new(a->rule.item, a->rule.count, &j->rules, err))
 		return -1;
@@ -215,6 +219,7 @@ static int describe_job(struct quantize *j, struct err *err)
 			.bits = bits_of[a->bits], .sym = a->sym,
 			.desc_act = a->desc_act,
 			.static_groups = a->static_groups,
+			.group_aware = a->act_group_aware,
 			.group_size = (int32_t)a->group_size,
 			.damp = a->damp, .damp_step = a->damp_step,
 			.block = 128, .scale_type = DT_F16,

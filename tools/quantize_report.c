@@ -74,6 +74,7 @@ struct cJSON *quantize_json(const struct quantize *j)
 	cJSON_AddBoolToObject(o, "sym", a->sym);
 	cJSON_AddBoolToObject(o, "desc_act", a->desc_act);
 	cJSON_AddBoolToObject(o, "static_groups", a->static_groups);
+	cJSON_AddBoolToObject(o, "act_group_aware", a->act_group_aware);
 	cJSON_AddBoolToObject(o, "true_sequential", a->true_sequential);
 	cJSON_AddNumberToObject(o, "samples", j->calib.samples);
 	cJSON_AddNumberToObject(o, "seqlen", j->calib.seqlen);

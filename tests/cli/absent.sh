@@ -1,6 +1,5 @@
 # What is not there yet ends with status 4 and a plain sentence.
 . "$ROOT/tests/cli/lib"
-refused gptq-quantize "$T" -o q --calib x --act-group-aware
 refused gptq-quantize "$T" -o q --calib x --plan
 refused gptq-quantize "$T" -o q --calib x --max-memory 4G
 refused gptq-quantize "$T" -o q --calib x --max-device-memory 4G

@@ -21,6 +21,12 @@ diff -r q q--mse
 # shellcheck disable=SC2086
 gptq-quantize "$T" -o p $few --plain --mse >/dev/null
 cmp -s p/model.safetensors q--plain/model.safetensors && echo "plain: the same"
+# an order of groups that the folder does not show
+# shellcheck disable=SC2086
+gptq-quantize "$T" -o g $few --act-group-aware >/dev/null
+gptq-verify -q g >/dev/null || echo "g does not verify"
+gptq-inspect g | grep act-order
+cmp -s g/model.safetensors q/model.safetensors && echo "act-group-aware: the same"
 gptq-quantize "$T" -q -o r --method rtn -b 2 >/dev/null
 gptq-quantize "$T" -q -o s --method rtn -b 2 --mse >/dev/null
 cmp -s r/model.safetensors s/model.safetensors && echo "rtn: the same"

@@ -4,6 +4,8 @@ refused gptq-quantize "$T"
 refused gptq-quantize "$T" -o q
 refused gptq-quantize "$T" -o q --method rtn --desc-act
 refused gptq-quantize "$T" -o q --method rtn --static-groups
+refused gptq-quantize "$T" -o q --method rtn --act-group-aware
+refused gptq-quantize "$T" -o q --calib x --act-group-aware --desc-act
 refused gptq-quantize "$T" -o q --method rtn -g 0
 # shellcheck disable=SC2086
 {

@@ -145,9 +145,14 @@ static void golden_open(struct golden *g, const char *name)
 				   .group_size = (int32_t)size,
 				   .block = field(g, "blocksize"),
 				   .scale_type = DT_F32 };
-	if (flag(g, "mse"))
+	g->p.group_aware = json_find(g->json, "act_group_aware") &&
+			   flag(g, "act_group_aware");
+	if (json_find(g->json, "mse") && flag(g, "mse"))
 		g->p.clip = GQ_CLIP_PUBLISHED;
 	json_double(json_find(g->json, "percdamp"), &g->p.damp);
+	if (json_find(g->json, "damp_auto_increment"))
+		json_double(json_find(g->json, "damp_auto_increment"),
+			    &g->p.damp_step);
 	json_double(json_path(g->json, "expected.weighted_error"), &g->error);
 	g->w = floats(&g->problem, "W");
 	if (find(&g->problem, "X")) {
@@ -287,13 +292,21 @@ static const char *const cases[] = {
 	"gptq_p2_b4_g128_asym", "gptq_p2_b4_g32", "gptq_p2_b4_g32_act_static",
 	"gptq_p2_b4_g32_block32", "gptq_p2_b8_g32_act", "gptq_p3_b4_g32_act",
 	"gptq_p3_b4_gch_asym", "gptq_p4_b3_g128_act", "gptq_p4_b4_g32",
-	"gptq_p4_b4_g32_damp10",
+	"gptq_p4_b4_g32_damp10", "gptqmodel_p1_gar_b4_g128",
+	"gptqmodel_p2_gar_b4_g32",
 };
 
 static void test_golden_cases(void **state)
 {
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 		run_case(*state, cases[i]);
+}
+
+/* A Hessian that cannot be factored as it is.  The reference's own factor does
+ * come through, so this is the CPU's case alone. */
+static void test_golden_damping(void **state)
+{
+	run_case(*state, "gptqmodel_p4_dampfix_b4_g32");
 }
 
 /* ---- corners ---- */
@@ -531,6 +544,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		BOTH(test_golden_cases),
+		ON(cpu_open, test_golden_damping),
 		BOTH(test_ragged_groups),
 		BOTH(test_dead_column_decodes_to_zero),
 		BOTH(test_hessian_is_shared),
