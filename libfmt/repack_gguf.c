@@ -23,7 +23,8 @@
 /* The run. */
 struct work {
 	const struct repack_job *job;
-	const struct llama_config *llama;
+	const struct llama_config *llama; /* &config */
+	struct llama_config config;       /* of the result */
 	const char *architecture;  /* as GGUF has it */
 	const struct repack_ways *ways;
 	const enum repack_action *action; /* [survey->count] */
@@ -95,8 +96,8 @@ static int add_item(struct work *w, const struct survey_layer *l,
 		as.name = full;
 		as.type = item->plan.part[0].type;
 		as.rank = 2;
-		as.dim[0] = l->spec.out;
-		as.dim[1] = l->spec.in;
+		as.dim[0] = item->way->spec.out;
+		as.dim[1] = item->way->spec.in;
 	} else {
 		as.type = copied_as(w->job, t);
 		if (gguf_dtype(as.type) < 0 ||
@@ -196,7 +197,8 @@ static int pour_layer(const struct work *w, const struct gguf_item *item,
 {
 	const struct qf_module *module = item->layer->module;
 	uint64_t size = item->plan.part[0].bytes;
-	uint64_t bytes = size / item->layer->spec.out;
+	uint32_t rows = item->way->spec.out;
+	uint64_t bytes = size / rows;
 	void *part[QF_PARTS] = { NULL };
 	uint8_t *room = NULL;
 	struct ql ql;
@@ -214,8 +216,7 @@ static int pour_layer(const struct work *w, const struct gguf_item *item,
 		goto out;
 	}
 	if (item->turned)
-		turn(part[0], item->layer->spec.out, bytes, item->turned,
-		     room);
+		turn(part[0], rows, bytes, item->turned, room);
 	ret = st_writer_pour(w->writer, item->id, 0, part[0], size, err);
 out:
 	ql_release(&ql);
@@ -385,11 +386,14 @@ static int open_job(struct work *w, struct err *err)
 {
 	const struct model *m = w->job->model;
 
-	w->llama = model_llama(m);
-	if (!w->llama)
+	if (!model_llama(m))
 		return err_set(err, ERR_UNSUP, "%s: not a model with a "
 			       "config.json of the Llama family, which a GGUF "
 			       "file has to describe", m->path);
+	w->config = *model_llama(m);
+	w->llama = &w->config;
+	if (w->ways->inter)
+		w->config.inter = w->ways->inter;
 	w->architecture = llama_gguf_architecture(w->llama);
 	if (!w->architecture)
 		return err_set(err, ERR_UNSUP, "architecture %s: GGUF's "
@@ -407,13 +411,15 @@ int repack_gguf_check(const struct repack_job *job,
 		      const struct repack_ways *ways, struct err *err)
 {
 	for (uint32_t i = 0; repack_gguf_is(job) && i < job->survey->count;
-	     i++)
-		if (ways->way[i].moved)
-			return err_set(err, ERR_UNSUP, "%s: %s; with --to gguf "
-				       "that takes two steps, the first into a "
-				       "folder",
-				       job->survey->layer[i].module->name,
-				       ways->way[i].why);
+	     i++) {
+		const struct survey_layer *l = &job->survey->layer[i];
+
+		if (ways->way[i].moved && (!l->format || l->bias))
+			return err_set(err, ERR_UNSUP, "%s: %s: with --to gguf "
+				       "dense layers and biases are not moved; "
+				       "do that into a folder first",
+				       l->module->name, ways->way[i].why);
+	}
 	return 0;
 }
 
@@ -441,7 +447,7 @@ int repack_gguf_run(const struct repack_job *job,
 		goto out;
 	out->bytes = st_writer_bytes(w.writer);
 	out->shards = 1;
-	ret = job->prove ? repack_gguf_prove(job, out, err) : 0;
+	ret = job->prove ? repack_gguf_prove(job, ways, out, err) : 0;
 out:
 	st_writer_free(w.writer);
 	gguf_meta_release(&w.meta);

@@ -41,8 +41,9 @@ void repack_gguf_forget(const struct model *m, const struct qf_module *q);
 /* Compare job->model with the file: the weights of all linears bit for bit (or,
  * with lossy, by how much they differ at most and on average), and every
  * other tensor as it should have been converted. */
-int repack_gguf_prove(const struct repack_job *job, struct repack_report *out,
-		      struct err *err);
+int repack_gguf_prove(const struct repack_job *job,
+		      const struct repack_ways *ways,
+		      struct repack_report *out, struct err *err);
 
 /* Row n of t in its place, as `type`, to out; `row` is room for its elements
  * (an element is the row of a vector).  A finite value that the type cannot

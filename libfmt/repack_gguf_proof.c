@@ -11,6 +11,7 @@
 
 struct proof {
 	const struct repack_job *job;
+	const struct repack_ways *ways;
 	struct model *back;
 	struct ql_diff *diff; /* [survey->count] */
 };
@@ -33,7 +34,8 @@ static int prove_layer(void *ctx, uint32_t i, struct err *err)
 	if (survey_read(p->job->model, l->module, &was, err))
 		return -1;
 	if (survey_read(p->back, m, &is, err) ||
-	    ql_compare(&was, &is, &p->diff[i], err))
+	    ql_compare_moved(&was, &p->ways->way[i].map, &is, &p->diff[i],
+			     err))
 		goto out;
 	if (p->diff[i].unequal && p->job->to != &qf_gguf_lossy) {
 		err_set(err, ERR_CHECK, "%s: %llu weights differ, the largest "
@@ -195,10 +197,11 @@ static void sum_up(const struct proof *p, struct repack_report *out)
 	out->mean = out->proven ? sum / (double)out->proven : 0;
 }
 
-int repack_gguf_prove(const struct repack_job *job, struct repack_report *out,
-		      struct err *err)
+int repack_gguf_prove(const struct repack_job *job,
+		      const struct repack_ways *ways,
+		      struct repack_report *out, struct err *err)
 {
-	struct proof p = { .job = job };
+	struct proof p = { .job = job, .ways = ways };
 	struct pool pool = {
 		.count = job->survey->count, .threads = job->threads,
 		.fn = prove_layer, .cost = layer_cost, .ctx = &p,

@@ -26,6 +26,10 @@ gptq-repack t.gguf -o dense -q
 cmp "$T/model.safetensors" dense/model.safetensors && echo "the same weights"
 gptq-verify g/model.gguf --against "$T" -q >/dev/null
 status gptq-verify g -q
+# steps on the way
+gptq-repack "$Q" -o p.gguf --to gguf -q --pad-mlp 1024 --group-size 64
+gptq-inspect p.gguf | grep -E 'shape|group'
+refused gptq-repack "$T" -o d.gguf --to gguf --pad-mlp 1024
 # zero points take eight bits, or are rounded if that is allowed
 gptq-quantize "$T" -q -o a --method rtn --asym -g 64
 gptq-repack a -o a8.gguf --to gguf -q --json | grep -E 'proven|rounded'
