@@ -5,6 +5,7 @@
  * Post-Training Quantization for Generative Pre-trained Transformers", 2022
  * (arXiv:2210.17323), and the authors' published code for groups, act-order
  * and static groups.
+ * hqq: grids fitted to the weights alone, see hqq.c.
  * rtn: round to nearest on the same grid.
  *
  * With desc_act and no static groups the groups are formed in the order of
@@ -36,6 +37,7 @@ struct gq_params {
 	uint8_t round_scale;       /* compute codes with the stored scale */
 	enum gq_clip clip;
 	uint32_t passes;           /* of refinement (refine.h), 0: none */
+	uint32_t threads;          /* for work that is not the device's */
 	uint8_t zero_min;          /* the least zero the layout can hold: 0, or
 				      1 for layouts that store zero - 1 */
 };
@@ -67,7 +69,7 @@ struct gq_method {
 		     struct gq_report *report, struct err *err);
 };
 
-extern const struct gq_method gq_gptq, gq_rtn;
+extern const struct gq_method gq_gptq, gq_hqq, gq_rtn;
 extern const struct gq_method *const gq_methods[];
 extern const uint32_t gq_method_count;
 const struct gq_method *gq_method_find(const char *name); /* or NULL */

@@ -128,7 +128,7 @@ static int check_args(struct quantize *j, struct err *err)
 			       "--group-size: 0 is neither -1 nor at least 1");
 	if (!j->method)
 		return err_set(err, ERR_UNSUP, "--method %s " LATER
-			       "; gptq and rtn are", method);
+			       "; gptq, hqq and rtn are", method);
 	if (j->method->needs_hessian && !a->calib.count)
 		return err_set(err, ERR_USAGE, "--method %s needs --calib "
 			       "FILE (text to calibrate with)", method);
@@ -226,6 +226,7 @@ static int describe_job(struct quantize *j, struct err *err)
 			/* the published code rounds scales at the very end */
 			.round_scale = !a->plain,
 			.clip = clip_of(a, j->method),
+			.threads = j->call->threads,
 			.passes = a->plain ? 0 : PASSES,
 		},
 		.rules = j->rules,

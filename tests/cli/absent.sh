@@ -4,7 +4,6 @@ refused gptq-quantize "$T" -o q --calib x --plan
 refused gptq-quantize "$T" -o q --calib x --max-memory 4G
 refused gptq-quantize "$T" -o q --calib x --max-device-memory 4G
 refused gptq-quantize "$T" -o q --calib x --method gptaq
-refused gptq-quantize "$T" -o q --calib x --method hqq
 refused gptq-repack "$Q" -o r --dtype f32
 refused gptq-run "$Q" --chat
 refused gptq-run "$Q" --bench

@@ -30,3 +30,9 @@ cmp -s g/model.safetensors q/model.safetensors && echo "act-group-aware: the sam
 gptq-quantize "$T" -q -o r --method rtn -b 2 >/dev/null
 gptq-quantize "$T" -q -o s --method rtn -b 2 --mse >/dev/null
 cmp -s r/model.safetensors s/model.safetensors && echo "rtn: the same"
+# half-quadratic: better than rounding, equal for any number of threads
+gptq-quantize "$T" -q -o h --method hqq -b 2 -t 1 >/dev/null
+gptq-quantize "$T" -q -o h2 --method hqq -b 2 -t 3 >/dev/null
+diff -r h h2
+gptq-verify -q h >/dev/null || echo "h does not verify"
+for m in r h; do echo "$(kl $m) $m"; done | sort -rn | cut -d' ' -f2

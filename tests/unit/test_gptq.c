@@ -537,6 +537,7 @@ static void test_methods_by_name(void **state)
 	(void)state;
 	assert_ptr_equal(gq_method_find("gptq"), &gq_gptq);
 	assert_ptr_equal(gq_method_find("rtn"), &gq_rtn);
+	assert_ptr_equal(gq_method_find("hqq"), &gq_hqq);
 	assert_null(gq_method_find("awq"));
 }
 

@@ -1,5 +1,5 @@
 /* What is done beyond the published algorithm: the clipping search and the
- * refinement of codes and scales. */
+ * refinement of codes and scales; and the half-quadratic method. */
 #include "../../libfmt/base/half.h"
 
 #include <math.h>
@@ -117,6 +117,46 @@ static void test_clipping_search(void **state)
 	}
 }
 
+/* hqq never has a larger |W - Q|_0.7 than the rounding it begins with, and a
+ * smaller one as a whole; its numbers are those of the layout. */
+static void test_half_quadratic(void **state)
+{
+	for (uint8_t mode = 0; mode < 8; mode++) {
+		struct gq_params p = params();
+		double sum[2] = { 0 };
+		float row[IN];
+		struct problem b;
+
+		p.sym = mode & 1;
+		p.bits = mode & 2 ? 2 : 3;
+		p.zero_min = mode >> 2;
+		p.threads = 1 + mode % 3;
+		p.round_scale = 1;
+		for (int i = 0; i < 2; i++) {
+			problem_open(&b, *state, p);
+			for (int k = 0; k < OUT * IN; k += 37)
+				b.w[k] *= 4; /* outliers */
+			problem_solve(&b, i ? &gq_hqq : &gq_rtn);
+			for (uint32_t r = 0; r < OUT; r++) {
+				ql_dequant_row(&b.ql, r, row);
+				for (uint32_t k = 0; k < IN; k++)
+					sum[i] += pow(fabs((double)row[k] -
+						(double)b.w[r * IN + k]), 0.7);
+			}
+			for (uint32_t g = 0; g < OUT * b.ql.spec.groups; g++) {
+				float s = b.ql.scale[g];
+
+				assert_true(s == half_to_f32(
+						half_from_f32(s)) && s > 0);
+				assert_true(b.ql.zero[g] >=
+					    (float)p.zero_min);
+			}
+			problem_close(&b);
+		}
+		assert_true(sum[1] < sum[0] * 0.99);
+	}
+}
+
 /* Equal bits for any number of threads, all that is done beyond the published
  * algorithm included. */
 static void test_threads(void **state)
@@ -160,6 +200,7 @@ int main(void)
 		BOTH(test_error_never_rises),
 		BOTH(test_what_stays),
 		BOTH(test_clipping_search),
+		BOTH(test_half_quadratic),
 		cmocka_unit_test(test_threads),
 	};
 
