@@ -94,6 +94,17 @@ bool model_is_local(const struct model *m);
  * not at hand; ERR_UNSUP when that is more than io_fetch brings. */
 int model_fetch(struct model *m, const bool *want, struct err *err);
 
+/* Fetch what survey_glance reads of some layers, where it is not at hand. */
+int model_glance(struct model *m, struct err *err);
+/* Pages of the files that were looked at need not stay in memory. */
+void model_forget_all(const struct model *m);
+/* What survey reads next of a local model, all zeros and g_idx of `count`
+ * modules from `first` on. */
+int model_expect(const struct model *m, uint32_t first, uint32_t count,
+		 struct err *err);
+/* Views are small and far apart (true), or as usual. */
+void model_scattered(const struct model *m, bool on);
+
 /* By full name, or NULL.  Logarithmic. */
 const struct tensor *model_find(const struct model *m, const char *name);
 const struct qf_module *model_module(const struct model *m, const char *name);

@@ -67,35 +67,119 @@ const struct gguf_file *model_gguf(const struct model *m)
 	return m->file_count ? p->opened[0].gguf : NULL;
 }
 
-int model_fetch(struct model *m, const bool *want, struct err *err)
+/* The data of tensors, of each its first len bytes, once these have come. */
+struct span {
+	struct tensor *t;
+	uint64_t len;
+};
+
+static int fetch_spans(struct model *m, const struct span *s, uint32_t n,
+		       struct err *err)
 {
-	struct io_want *w = mem_alloc(m->tensor_count, sizeof(*w), err);
-	uint32_t n = 0;
+	struct io_want *w = mem_alloc(n, sizeof(*w), err);
 	int ret = -1;
 
 	if (!w)
 		return -1;
-	for (uint32_t i = 0; i < m->tensor_count; i++) {
-		const struct tensor *t = &m->tensor[i];
-
-		if (want[i] && !t->data)
-			w[n++] = (struct io_want) { m->file[t->file].src,
-				t->offset, t->size };
-	}
+	for (uint32_t i = 0; i < n; i++)
+		w[i] = (struct io_want) { m->file[s[i].t->file].src,
+					  s[i].t->offset, s[i].len };
 	if (io_fetch(w, n, err))
 		goto out;
-	for (uint32_t i = 0; i < m->tensor_count; i++) {
-		struct tensor *t = &m->tensor[i];
-
-		if (want[i] && !t->data &&
-		    io_view(m->file[t->file].src, t->offset, t->size,
-			    &t->data, err))
+	for (uint32_t i = 0; i < n; i++)
+		if (io_view(w[i].src, w[i].off, w[i].len, &s[i].t->data, err))
 			goto out;
-	}
 	ret = 0;
 out:
 	free(w);
 	return ret;
+}
+
+int model_fetch(struct model *m, const bool *want, struct err *err)
+{
+	struct span *s = mem_alloc(m->tensor_count, sizeof(*s), err);
+	uint32_t n = 0;
+	int ret;
+
+	if (!s)
+		return -1;
+	for (uint32_t i = 0; i < m->tensor_count; i++)
+		if (want[i] && m->tensor[i].offset != TENSOR_COPIED)
+			s[n++] = (struct span) { &m->tensor[i],
+						 m->tensor[i].size };
+	ret = fetch_spans(m, s, n, err);
+	free(s);
+	return ret;
+}
+
+#define SEEN 8u /* layers of a checkpoint on a server, spread over it */
+
+static bool has_small(const struct qf_module *q)
+{
+	for (uint32_t k = 0; k < q->count; k++)
+		if (qf_glance(&q->part[k]))
+			return true;
+	return false;
+}
+
+int model_glance(struct model *m, struct err *err)
+{
+	struct span s[2 * SEEN];
+	uint32_t n = 0, layers = 0, at = 0, next = 0;
+
+	if (model_is_local(m))
+		return 0;
+	for (uint32_t i = 0; i < m->module_count; i++)
+		layers += has_small(&m->module[i]);
+	for (uint32_t i = 0; i < m->module_count; i++) {
+		const struct qf_module *q = &m->module[i];
+
+		if (!has_small(q) || at++ < next * (uint64_t)layers / SEEN)
+			continue;
+		next++;
+		for (uint32_t k = 0; k < q->count && n < 2 * SEEN; k++) {
+			struct tensor *t = m->tensor + (q->part + k -
+							m->tensor);
+
+			/* a file that had to be fetched whole has its data */
+			if (qf_glance(t) && !t->data)
+				s[n++] = (struct span) { t, qf_glance(t) };
+		}
+	}
+	return fetch_spans(m, s, n, err);
+}
+
+void model_scattered(const struct model *m, bool on)
+{
+	for (uint32_t i = 0; i < m->file_count; i++)
+		io_scattered(m->file[i].src, on);
+}
+
+void model_forget_all(const struct model *m)
+{
+	for (uint32_t i = 0; i < m->file_count; i++)
+		io_forget(m->file[i].src, 0, io_size(m->file[i].src));
+}
+
+int model_expect(const struct model *m, uint32_t first, uint32_t count,
+		 struct err *err)
+{
+	struct io_want w[512];
+	uint32_t n = 0, end = m->module_count - first < count ?
+			      m->module_count : first + count;
+
+	if (!model_is_local(m))
+		return 0;
+	for (uint32_t i = first; i < end; i++)
+		for (uint32_t k = 0; k < m->module[i].count && n < 512; k++) {
+			const struct tensor *t = &m->module[i].part[k];
+
+			if (qf_glance(t) && t->offset != TENSOR_COPIED)
+				w[n++] = (struct io_want) {
+					m->file[t->file].src, t->offset,
+					t->size };
+		}
+	return io_fetch(w, n, err);
 }
 
 const struct tensor *model_find(const struct model *m, const char *name)

@@ -67,9 +67,11 @@ static int look_dense(const struct qf_module *m, struct survey_layer *l)
 	return 1;
 }
 
-static void look_quantized(const struct qf_hint *hint, struct survey_layer *l)
+static void look_quantized(const struct qf_hint *hint, bool glance,
+			   struct survey_layer *l)
 {
-	struct qf_layer q = { .module = l->module, .hint = hint };
+	struct qf_layer q = { .module = l->module, .hint = hint,
+			      .glance = glance };
 	struct err err;
 
 	l->layout = l->format->name;
@@ -85,8 +87,40 @@ static void look_quantized(const struct qf_hint *hint, struct survey_layer *l)
 	l->table = !is_linear_name(l->module->name);
 }
 
+/* A model being looked at. */
+struct eye {
+	const struct model *m;
+	bool glance;
+	int8_t sym, desc_act; /* of the first layer whose data was there */
+};
+
+/* Where the config is silent and the data is not there, layers are as the
+ * first one that could be seen. */
+static void complete(const struct eye *e, const struct qf_module *module,
+		     struct qf_hint *hint)
+{
+	const struct tensor *t = qf_part(module, "qzeros");
+
+	if (!e->glance || !t || t->data)
+		return;
+	if (hint->sym < 0)
+		hint->sym = e->sym;
+	if (hint->desc_act < 0)
+		hint->desc_act = e->desc_act;
+}
+
+static void remember(struct eye *e, const struct survey_layer *l)
+{
+	const struct tensor *t = qf_part(l->module, "qzeros");
+
+	if (l->broken || e->sym >= 0 || !t || !t->data)
+		return;
+	e->sym = (int8_t)l->spec.sym;
+	e->desc_act = (int8_t)l->spec.act_order;
+}
+
 /* *is: the module is a row of the survey. */
-static int look(const struct model *m, const struct qf_module *module,
+static int look(struct eye *e, const struct qf_module *module,
 		struct survey_layer *l, bool *is, struct err *err)
 {
 	struct qf_hint hint;
@@ -95,13 +129,15 @@ static int look(const struct model *m, const struct qf_module *module,
 	memset(l, 0, sizeof(*l));
 	l->module = module;
 	l->bias = qf_part(module, "bias") != NULL;
-	if (model_hint(m, module->name, &hint, &skip, err))
+	if (model_hint(e->m, module->name, &hint, &skip, err))
 		return -1;
 	l->format = qf_recognise(module, &hint);
 	l->layout = l->format ? l->format->name : foreign_layout(module);
 	*is = true;
 	if (l->format) {
-		look_quantized(&hint, l);
+		complete(e, module, &hint);
+		look_quantized(&hint, e->glance, l);
+		remember(e, l);
 	} else if (l->layout) {
 		l->broken = true;
 		snprintf(l->why, sizeof(l->why),
@@ -266,19 +302,47 @@ static void name_format(struct survey *s)
 	}
 }
 
-int survey_model(const struct model *m, struct survey *out, struct err *err)
+#define CHUNK 64u                         /* modules read at a time */
+#define CHUNK_GLANCE 256u
+#define GLANCE_FROM ((uint64_t)4 << 20)   /* bytes that are read in full */
+
+/* What reading in full would read. */
+static uint64_t small_bytes(const struct model *m)
 {
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < m->tensor_count; i++)
+		if (qf_glance(&m->tensor[i]))
+			n += m->tensor[i].size;
+	return n;
+}
+
+static int survey(const struct model *m, bool glance, struct survey *out,
+		  struct err *err)
+{
+	const uint32_t chunk = glance ? CHUNK_GLANCE : CHUNK;
+	struct eye eye = { m, glance, -1, -1 };
+
 	memset(out, 0, sizeof(*out));
+	out->glance = glance;
 	out->layer = mem_alloc(m->module_count, sizeof(*out->layer), err);
 	if (!out->layer)
 		return -1;
+	model_scattered(m, true);
 	for (uint32_t i = 0; i < m->module_count; i++) {
 		bool is = false;
 
-		if (look(m, &m->module[i], &out->layer[out->count], &is, err))
+		if (i % chunk == 0)
+			model_forget_all(m);
+		if (i % chunk == 0 && !glance &&
+		    model_expect(m, i, chunk, err))
+			goto fail;
+		if (look(&eye, &m->module[i], &out->layer[out->count], &is,
+			 err))
 			goto fail;
 		out->count += is;
 	}
+	model_scattered(m, false);
 	if (out->count)
 		qsort(out->layer, out->count, sizeof(*out->layer), by_layer);
 	name_format(out);
@@ -291,6 +355,18 @@ int survey_model(const struct model *m, struct survey *out, struct err *err)
 fail:
 	survey_release(out);
 	return -1;
+}
+
+int survey_model(const struct model *m, struct survey *out, struct err *err)
+{
+	return survey(m, false, out, err);
+}
+
+int survey_glance(const struct model *m, struct survey *out, struct err *err)
+{
+	bool glance = !model_is_local(m) || small_bytes(m) > GLANCE_FROM;
+
+	return survey(m, glance, out, err);
 }
 
 void survey_release(struct survey *s)

@@ -47,9 +47,15 @@ struct survey {
 	int32_t group_size;         /* -1: one group per row */
 	bool desc_act, sym, mixed;
 	uint32_t odd;               /* of all layers */
+	bool glance;                /* zeros and g_idx were not read in full */
 };
 
 int survey_model(const struct model *m, struct survey *out, struct err *err);
+/* The same in an instant: of a large checkpoint the first few kB of each
+ * layer's zeros and g_idx are read, and of one on a server those of some layers
+ * (model_glance brings them), the rest being as the config says.  A small local
+ * checkpoint is read in full. */
+int survey_glance(const struct model *m, struct survey *out, struct err *err);
 void survey_release(struct survey *s);
 /* The common values (bits to mixed) again, after the layers were changed. */
 int survey_sum(const struct model *m, struct survey *s, struct err *err);

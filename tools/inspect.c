@@ -107,15 +107,30 @@ static int open_model(struct inspect *r, const char *path, struct err *err)
 	return model_open_place(place, MODEL_LENIENT, &r->model, err);
 }
 
-/* What every printer needs.  Headers only (and g_idx and qzeros, which are
- * small), so this is quick for any size of model. */
+/* The doctor reads all of the zeros and g_idx, and so does what compares; all
+ * else what an instant allows. */
+static int look(struct inspect *r, const struct call *c, struct err *err)
+{
+	const struct args *a = c->args;
+	bool full = a->doctor || a->diff || opt_given(c->opt, "hash");
+
+	if (full && model_is_local(r->model))
+		return survey_model(r->model, &r->survey, err);
+	if (a->doctor)
+		ui_note(c->ui, "on a server: zeros and g_idx are looked at in "
+			"a few layers only");
+	return model_glance(r->model, err) ||
+	       survey_glance(r->model, &r->survey, err) ? -1 : 0;
+}
+
+/* What every printer needs.  Headers only (and g_idx and
+ * qzeros, which are small), so this is quick for any size of model. */
 static int gather(struct inspect *r, const struct call *c, struct err *err)
 {
 	const struct cJSON *config;
 	struct err why;
 
-	if (open_model(r, c->model, err) ||
-	    survey_model(r->model, &r->survey, err) ||
+	if (open_model(r, c->model, err) || look(r, c, err) ||
 	    doctor_examine(r->model, &r->survey, &r->doctor, err))
 		return -1;
 	config = r->model->config;

@@ -206,6 +206,8 @@ int inspect_json(const struct inspect *r, struct err *err)
 	add_layers(o, r);
 	add_tensors(o, r);
 	add_problems(o, r);
+	/* zeros and g_idx were looked at here and there only */
+	cJSON_AddBoolToObject(o, "glance", r->survey.glance);
 	cJSON_AddItemToObject(o, "config", inspect_config(r));
 	if (r->kernels)
 		inspect_kernels_json(o, r);

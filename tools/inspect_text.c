@@ -139,8 +139,9 @@ static void problem_rows(const struct inspect *r)
 	const struct doctor *d = &r->doctor;
 
 	if (!d->count) {
-		row(r, "problems", "%snone%s",
+		row(r, "problems", "%snone%s%s",
 		    ui_paint(r->ui, r->out, UI_GREEN),
+		    r->survey.glance ? " at a glance" : "",
 		    ui_paint(r->ui, r->out, UI_OFF));
 		return;
 	}

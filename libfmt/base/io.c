@@ -143,6 +143,13 @@ void io_forget(struct src *s, uint64_t off, uint64_t len)
 		madvise((char *)s->map + begin, end - begin, MADV_DONTNEED);
 }
 
+void io_scattered(struct src *s, bool on)
+{
+	if (s->map && !s->server)
+		madvise(s->map, (size_t)s->size, on ? MADV_RANDOM :
+						      MADV_NORMAL);
+}
+
 /* ---- whole files ---- */
 
 /* What a file decompresses to, growing; never past limit. */

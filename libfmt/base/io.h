@@ -41,9 +41,14 @@ bool io_is_local(const struct src *s);
 int io_view(struct src *s, uint64_t off, uint64_t len, const void **out,
 	    struct err *err);
 
+/* The next views of a local file are small and far apart, so that what lies
+ * around them is not worth reading; false: as usual. */
+void io_scattered(struct src *s, bool on);
+
 /* Fetch what several views will want side by side, so that they need not wait
- * one after another.  Nothing to do for local files.  The ranges lie inside
- * their files, and those of one file apart from each other. */
+ * one after another.  Of local files the system is asked to begin reading.  The
+ * ranges lie inside their files, and those of one file apart from each
+ * other. */
 #define IO_REMOTE_MIB 64u
 struct io_want {
 	struct src *src;

@@ -110,6 +110,17 @@ static uint64_t missing(const struct io_want *w, uint64_t *from)
 	return (end < s->size ? end : s->size) - *from;
 }
 
+/* Of a local file the system may begin to read. */
+static void expect(const struct io_want *w)
+{
+	uint64_t big = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t from = w->off / big * big;
+
+	if (w->len && w->off + w->len <= w->src->size)
+		madvise((char *)w->src->map + from,
+			(size_t)(w->off + w->len - from), MADV_WILLNEED);
+}
+
 /* Make requests of the views that lack something. */
 static int plan(const struct io_want *want, uint32_t n, struct net_get *get,
 		struct src **of, uint32_t *count, struct err *err)
@@ -120,8 +131,10 @@ static int plan(const struct io_want *want, uint32_t n, struct net_get *get,
 		struct net_get *g = &get[*count];
 		uint64_t bytes;
 
-		if (!s->server)
+		if (!s->server) {
+			expect(&want[i]);
 			continue;
+		}
 		bytes = missing(&want[i], &g->from);
 		if (!bytes)
 			continue;

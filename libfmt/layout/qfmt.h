@@ -15,6 +15,7 @@
 
 #include "ql.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct err;
@@ -70,8 +71,13 @@ enum qf_odd {
 struct qf_layer {
 	const struct qf_module *module;
 	const struct qf_hint *hint;
+	bool glance;  /* spec reads no more than qf_glance of each tensor */
 	uint32_t odd; /* enum qf_odd, added to by spec and read */
 };
+
+/* How many bytes from its start a glance reads of a tensor: a few kB of g_idx
+ * and qzeros, 0 of all others. */
+uint64_t qf_glance(const struct tensor *t);
 
 /* The tensors one layer takes on disk. */
 #define QF_PARTS 8

@@ -297,7 +297,7 @@ static int load_small(const struct qf_steps *st, struct qf_layer *l,
 			       "%u groups are no layer", l->module->name,
 			       s->out, s->in, s->groups);
 	l->odd |= qf_common_odd(l, s);
-	if (!f->scales->data || (f->zeros && !f->zeros->data) ||
+	if (l->glance || !f->scales->data || (f->zeros && !f->zeros->data) ||
 	    (f->index && !f->index->data)) {
 		s->sym = !f->zeros || f->hint->sym == 1;
 		s->act_order = f->index && f->hint->desc_act == 1;

@@ -89,6 +89,17 @@ static int packed_claims(const struct packed_rule *r,
 
 /* ---- reading ---- */
 
+#define GLANCE_BYTES 4096u
+
+uint64_t qf_glance(const struct tensor *t)
+{
+	const char *dot = strrchr(t->name, '.');
+
+	if (!dot || (strcmp(dot + 1, "g_idx") && strcmp(dot + 1, "qzeros")))
+		return 0;
+	return t->size < GLANCE_BYTES ? t->size : GLANCE_BYTES;
+}
+
 /* All of a layer but its codes and scales. */
 struct small {
 	struct packed p;
@@ -105,7 +116,24 @@ static void small_release(struct small *s)
 	free(s->zero);
 }
 
-static int zeros_load(struct small *s, uint32_t *odd, struct err *err)
+/* What a glance reads: the first rows, or the first fields of the first one, in
+ * whole words.  Their number. */
+static size_t shorten(struct qf_zeros *z)
+{
+	uint64_t row = 4 * bits_words(z->rule, z->bits, z->out);
+	uint32_t fit = GLANCE_BYTES / 4 * 32 / z->bits / 32 * 32;
+
+	if (row > GLANCE_BYTES)
+		z->out = fit;
+	if (z->groups > GLANCE_BYTES / row)
+		z->groups = row > GLANCE_BYTES ? 1 :
+						 (uint32_t)(GLANCE_BYTES / row);
+	return (size_t)z->groups * z->out;
+}
+
+/* values: they are wanted, and not only what they show. */
+static int zeros_load(struct small *s, bool glance, bool values,
+		      uint32_t *odd, struct err *err)
 {
 	size_t n = (size_t)s->spec.groups * s->spec.out;
 	uint16_t mid = (uint16_t)(1u << (s->spec.bits - 1));
@@ -116,6 +144,12 @@ static int zeros_load(struct small *s, uint32_t *odd, struct err *err)
 
 	if (t && !t->data) { /* headers only: the config is all there is */
 		s->spec.sym = s->p.hint->sym == 1;
+		return 0;
+	}
+	if (glance && t)
+		n = shorten(&z);
+	if (!values && t && qf_zeros_middle(&z, err) == 1) {
+		s->spec.sym = 1;
 		return 0;
 	}
 	s->zero = mem_alloc(n, sizeof(*s->zero), err);
@@ -176,20 +210,29 @@ static int unsort_groups(struct small *s, struct err *err)
 	return 0;
 }
 
-/* On failure too, *s is the caller's to release. */
+/* values: group_of and zero are wanted.  On failure too, *s is the caller's to
+ * release. */
 static int small_load(const struct packed_rule *r, struct qf_layer *l,
-		      struct small *s, struct err *err)
+		      bool values, struct small *s, struct err *err)
 {
+	bool glance = l->glance && !values;
+
 	memset(s, 0, sizeof(*s));
 	if (qf_packed_find(r, l, &s->p, err) ||
 	    qf_packed_sizes(&s->p, &s->spec, err))
 		return -1;
-	s->group_of = mem_alloc(s->spec.in, sizeof(*s->group_of), err);
-	if (!s->group_of ||
-	    qf_packed_groups(&s->p, &s->spec, s->group_of, &l->odd, err) ||
-	    (s->p.perm && unsort_groups(s, err)) ||
-	    zeros_load(s, &l->odd, err))
+	if (!glance) {
+		s->group_of = mem_alloc(s->spec.in, sizeof(*s->group_of), err);
+		if (!s->group_of)
+			return -1;
+	}
+	if ((glance ? qf_packed_glance(&s->p, &s->spec, &l->odd, err) :
+	     qf_packed_groups(&s->p, &s->spec, s->group_of, &l->odd, err)) ||
+	    (s->p.perm && !glance && unsort_groups(s, err)) ||
+	    zeros_load(s, glance, values, &l->odd, err))
 		return -1;
+	if (s->p.perm && glance) /* sorted, which is to say: an act-order */
+		s->spec.sorted = s->spec.act_order = 1;
 	l->odd |= parts_odd(s, l->module);
 	return 0;
 }
@@ -198,7 +241,7 @@ static int packed_spec(const struct packed_rule *r, struct qf_layer *l,
 		       struct ql_spec *spec, struct err *err)
 {
 	struct small s;
-	int ret = small_load(r, l, &s, err);
+	int ret = small_load(r, l, false, &s, err);
 
 	if (!ret)
 		*spec = s.spec;
@@ -257,7 +300,7 @@ static int packed_read(const struct packed_rule *r, struct qf_layer *l,
 	int ret = -1;
 
 	memset(ql, 0, sizeof(*ql));
-	if (small_load(r, l, &s, err))
+	if (small_load(r, l, true, &s, err))
 		goto out;
 	if (!s.p.codes->data || !s.p.scales->data || !s.zero ||
 	    (s.p.perm && !s.p.perm->data)) {

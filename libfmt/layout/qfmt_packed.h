@@ -43,6 +43,9 @@ int qf_packed_find(const struct packed_rule *r, const struct qf_layer *l,
  * contradicts as well. */
 int qf_packed_sizes(const struct packed *p, struct ql_spec *s,
 		    struct err *err);
+/* The same from the first entries of g_idx, and no group_of. */
+int qf_packed_glance(const struct packed *p, struct ql_spec *s,
+		     uint32_t *odd, struct err *err);
 /* group_size, act_order and group_of [in], from g_idx where it says something,
  * else i / group_size.  Adds to *odd. */
 int qf_packed_groups(const struct packed *p, struct ql_spec *s,

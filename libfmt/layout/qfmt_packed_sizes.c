@@ -220,6 +220,8 @@ int qf_packed_sizes(const struct packed *p, struct ql_spec *s, struct err *err)
 
 /* ---- groups ---- */
 
+#define GLANCE 1024u /* entries of g_idx */
+
 static bool fits(uint32_t gs, const struct ql_spec *s)
 {
 	return gs && gs <= s->in && (s->in - 1) / gs + 1 == s->groups;
@@ -274,17 +276,18 @@ static uint32_t group_size(const struct ql_spec *s, int32_t hint,
 	return s->in % s->groups ? search(s) : s->in / s->groups;
 }
 
-/* g_idx into group_of [in].  *map: it says something, i.e. is not absent, not
- * loaded or all zero. */
+/* The first n entries of g_idx into group_of.  *map: they say something, i.e.
+ * are not absent, not loaded or all zero. */
 static int index_load(const struct packed *p, const struct ql_spec *s,
-		      uint32_t *group_of, bool *map, struct err *err)
+		      uint32_t n, uint32_t *group_of, bool *map,
+		      struct err *err)
 {
 	const uint8_t *data = p->index ? p->index->data : NULL;
 	bool wide = p->index && p->index->type == DT_I64;
 	uint32_t any = 0;
 
 	*map = false;
-	for (uint32_t k = 0; data && k < s->in; k++) {
+	for (uint32_t k = 0; data && k < n; k++) {
 		int64_t g = wide ? (int64_t)half_le64(data + 8 * (size_t)k)
 				 : (int32_t)half_le32(data + 4 * (size_t)k);
 
@@ -300,9 +303,8 @@ static int index_load(const struct packed *p, const struct ql_spec *s,
 	return 0;
 }
 
-/* What is odd about the groups, given the map that g_idx holds (or NULL). */
-static uint32_t groups_odd(const struct packed *p, const struct ql_spec *s,
-			   const uint32_t *map, const uint32_t *count)
+/* What is odd about the groups without a look at the map. */
+static uint32_t sizes_odd(const struct packed *p, const struct ql_spec *s)
 {
 	const struct qf_hint *h = p->hint;
 	uint32_t odd = 0, want = (uint32_t)h->group_size;
@@ -317,14 +319,72 @@ static uint32_t groups_odd(const struct packed *p, const struct ql_spec *s,
 				? QF_ODD_GIDX_ACT_MISSING : 0u);
 	else if (p->index->type == DT_I64)
 		odd |= QF_ODD_GIDX_I64;
+	return odd;
+}
+
+/* Does the map of n entries go back to an earlier group? */
+static bool falls(const uint32_t *map, uint32_t n)
+{
+	for (uint32_t k = 1; k < n; k++)
+		if (map[k] < map[k - 1])
+			return true;
+	return false;
+}
+
+/* What is odd about the groups, given the map that g_idx holds (or NULL). */
+static uint32_t groups_odd(const struct packed *p, const struct ql_spec *s,
+			   const uint32_t *map, const uint32_t *count)
+{
+	uint32_t odd = sizes_odd(p, s);
+
 	if (p->index && p->index->data && !map)
 		odd |= QF_ODD_GIDX_ZERO;
 	if (map && !even(s->group_size, s, count))
 		odd |= QF_ODD_GIDX_UNEVEN;
-	for (uint32_t k = 1; map && h->desc_act == 0 && k < s->in; k++)
-		if (map[k] < map[k - 1])
-			return odd | QF_ODD_ACT;
+	if (map && p->hint->desc_act == 0 && falls(map, s->in))
+		odd |= QF_ODD_ACT;
 	return odd;
+}
+
+static int group_size_check(const struct packed *p, const struct ql_spec *s,
+			    struct err *err)
+{
+	if (s->group_size)
+		return 0;
+	return err_set(err, ERR_INPUT,
+		       "%s: %u groups cannot be of one size over %u inputs",
+		       p->scales->name, s->groups, s->in);
+}
+
+/* An act-order shuffles all inputs, so that the first ones tell it. */
+int qf_packed_glance(const struct packed *p, struct ql_spec *s,
+		     uint32_t *odd, struct err *err)
+{
+	uint32_t map[GLANCE], n = s->in;
+	bool any;
+
+	if (p->index && n > qf_glance(p->index) / (p->index->type == DT_I64 ?
+						   8 : 4))
+		n = (uint32_t)(qf_glance(p->index) /
+			       (p->index->type == DT_I64 ? 8 : 4));
+	if (n > GLANCE)
+		n = GLANCE;
+	if (index_load(p, s, n, map, &any, err))
+		return -1;
+	s->group_size = group_size(s, p->hint->group_size, NULL);
+	if (group_size_check(p, s, err))
+		return -1;
+	*odd |= sizes_odd(p, s);
+	for (uint32_t k = 0; any && k < n; k++)
+		if (map[k] != k / s->group_size)
+			s->act_order = 1;
+	if (any && p->hint->desc_act == 0 && falls(map, n))
+		*odd |= QF_ODD_ACT;
+	if (p->index && p->index->data && !any && n > s->group_size)
+		*odd |= QF_ODD_GIDX_ZERO;
+	if (p->index && !p->index->data && s->groups > 1)
+		s->act_order = p->hint->desc_act == 1;
+	return 0;
 }
 
 int qf_packed_groups(const struct packed *p, struct ql_spec *s,
@@ -334,17 +394,13 @@ int qf_packed_groups(const struct packed *p, struct ql_spec *s,
 	bool map;
 	int ret = -1;
 
-	if (!count || index_load(p, s, group_of, &map, err))
+	if (!count || index_load(p, s, s->in, group_of, &map, err))
 		goto out;
 	for (uint32_t k = 0; map && k < s->in; k++)
 		count[group_of[k]]++;
 	s->group_size = group_size(s, p->hint->group_size, map ? count : NULL);
-	if (!s->group_size) {
-		err_set(err, ERR_INPUT,
-			"%s: %u groups cannot be of one size over %u inputs",
-			p->scales->name, s->groups, s->in);
+	if (group_size_check(p, s, err))
 		goto out;
-	}
 	*odd |= groups_odd(p, s, map ? group_of : NULL, count);
 	for (uint32_t k = 0; k < s->in; k++) {
 		if (!map)

@@ -170,6 +170,29 @@ static int by_constant(const struct qf_zeros *z, uint16_t *field,
 	return 1;
 }
 
+int qf_zeros_middle(const struct qf_zeros *z, struct err *err)
+{
+	size_t words = (size_t)bits_words(z->rule, z->bits, z->out);
+	uint8_t *narrow = mem_alloc(z->out, 1, err);
+	uint8_t *row = mem_alloc(words, 4, err);
+	int same = narrow && row ? 1 : -1;
+	/* 32 equal fields fill whole words, which repeat */
+	uint32_t n = z->out % 32 ? z->out : 32;
+
+	if (same > 0) {
+		memset(narrow, (1 << (z->bits - 1)) - z->bias, n);
+		bits_pack(z->rule, z->bits, narrow, 1, n, row, 1);
+	}
+	for (size_t w = z->bits; same > 0 && n < z->out && w < words; w++)
+		memcpy(row + 4 * w, row + 4 * (w - z->bits), 4);
+	for (uint32_t g = 0; same > 0 && g < z->groups; g++)
+		same = !memcmp((const uint8_t *)z->words + 4 * words * g, row,
+			       4 * words);
+	free(narrow);
+	free(row);
+	return same;
+}
+
 static int choose(const struct qf_zeros *z, uint16_t *field,
 		  struct reading *r, uint32_t *odd, struct err *err)
 {

@@ -34,6 +34,9 @@ struct qf_zeros {
 	const struct qf_hint *hint;
 };
 
+/* Do all fields say the layout's own middle?  Then nothing about them is odd,
+ * and they need not be decoded.  1, 0, or -1 with err. */
+int qf_zeros_middle(const struct qf_zeros *z, struct err *err);
 /* Decode into zero [groups][out], 0..2^bits; adds to *odd. */
 int qf_zeros_read(const struct qf_zeros *z, uint16_t *zero, uint32_t *odd,
 		  struct err *err);
