@@ -8,11 +8,11 @@
 
 /* ---- checkpoints of a few layers ---- */
 
-#define MAKE_MAX 48
+#define MAKE_MAX 256
 
 struct make {
 	struct ckpt_item item[MAKE_MAX];
-	char name[MAKE_MAX][96];
+	char name[MAKE_MAX][128];
 	void *data[MAKE_MAX];
 	uint32_t count;
 };
