@@ -187,7 +187,13 @@ $(BUILD)/tests/server: $(BUILD)/obj/tests/cli/server.o
 	@echo "  LINK    $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^
 
-cli: all $(BUILD)/tests/server
+# Checkpoints of any size, for the bench and the tests of large ones.
+$(BUILD)/bench/hollow: $(BUILD)/obj/bench/hollow.o
+	@mkdir -p $(@D)
+	@echo "  LINK    $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^
+
+cli: all $(BUILD)/tests/server $(BUILD)/bench/hollow
 	$(Q)GPTQ_BIN=$(abspath $(BUILD)) tests/cli/run
 
 # Everything, in release and again under the sanitizers.
@@ -267,4 +273,4 @@ help:
 
 -include $(CUDA_OBJ:.o=.d)
 -include $(LIB_OBJ:.o=.d) $(TOOL_OBJ:.o=.d) \
-	$(patsubst %.c,$(BUILD)/obj/%.d,$(UNIT_SRC) tests/cli/server.c $(KERNEL_SRC) $(FUZZ_SRC))
+	$(patsubst %.c,$(BUILD)/obj/%.d,$(UNIT_SRC) tests/cli/server.c bench/hollow.c $(KERNEL_SRC) $(FUZZ_SRC))

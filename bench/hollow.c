@@ -3,10 +3,10 @@
  *
  *	hollow OUT BLOCKS HIDDEN MLP KV SHARDS [full]
  *
- * A Llama in GPTQ, 4 bits, groups of 128, symmetric.  g_idx is written, so that
- * the checkpoint is a healthy one where it is looked at; qzeros too with `full`
- * (a Llama-2-70B then takes 300 MB).  Measures what inspect costs, and nothing
- * else: bench/inspect. */
+ * A Llama in GPTQ, 4 bits, groups of 128, symmetric.  g_idx and the first rows
+ * of qzeros are written, so that the checkpoint is a healthy one where it is
+ * looked at; all of qzeros with `full` (a Llama-2-70B then takes 300 MB).  For
+ * bench/inspect and tests of large checkpoints. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +17,7 @@
 #define VOCAB 32000u
 #define GROUP 128u
 #define HEADER (16u << 20)
+#define LINEAR "model.layers.%u.%s."
 
 struct shape {
 	unsigned blocks, hidden, mlp, kv, shards;
@@ -73,19 +74,18 @@ static void add_linear(struct out *o, unsigned block, const char *name,
 		       uint64_t n, uint64_t k)
 {
 	char text[128];
-	const char *fmt = "model.layers.%u.%s.%s";
 
-	snprintf(text, sizeof(text), fmt, block, name, "g_idx");
+	snprintf(text, sizeof(text), LINEAR "g_idx", block, name);
 	add(o, text, "I32", k, 0, 4);
 	add_fill(o, k, 0);
-	snprintf(text, sizeof(text), fmt, block, name, "qweight");
+	snprintf(text, sizeof(text), LINEAR "qweight", block, name);
 	add(o, text, "I32", k / 8, n, 4);
-	snprintf(text, sizeof(text), fmt, block, name, "qzeros");
+	snprintf(text, sizeof(text), LINEAR "qzeros", block, name);
 	add(o, text, "I32", k / GROUP, n / 8, 4);
 	add_fill(o, o->s->full ? k / GROUP * (n / 8) : n / 8 * 16, 1);
 	if (!o->s->full)
 		o->fill[o->fills - 1].at = o->data - 4 * (k / GROUP * (n / 8));
-	snprintf(text, sizeof(text), fmt, block, name, "scales");
+	snprintf(text, sizeof(text), LINEAR "scales", block, name);
 	add(o, text, "F16", k / GROUP, n, 2);
 }
 
