@@ -154,7 +154,7 @@ static void test_orders(const struct doctor_patient *p,
 
 		if (!with || !doctor_is_gptq(l) || !doctor_is_gptq(with))
 			continue;
-		if (++seen % 16 == 0)
+		if (++seen % 128 == 0)
 			model_forget_all(p->m);
 		a = qf_part(l->module, "g_idx");
 		b = qf_part(with->module, "g_idx");
