@@ -99,7 +99,7 @@ static size_t plain_name(const char *s, size_t n, char *out)
 		s += 2;
 		n -= 2;
 	}
-	if (!n || n > 1024 || *s == '.' || net_decode(s, n, out) ||
+	if (!n || n > 1024 || net_decode(s, n, out) || *out == '.' ||
 	    strpbrk(out, " /\\?#:&<>\"'"))
 		return 0;
 	return strlen(out);

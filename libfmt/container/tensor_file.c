@@ -131,14 +131,26 @@ static void close_torch(void *own)
 static int open_torch(struct src *s, int zip, unsigned flags,
 		      struct tensor_file *out, struct err *err)
 {
-	struct torch_file *f = mem_alloc(1, sizeof(*f), err);
+	struct torch_file *f;
+	const void *all;
+	int ret;
 
+	/* its parts are all over the file: of one on a server all is fetched,
+	 * or the refusal names the file */
+	if (io_view(s, 0, io_size(s), &all, err))
+		return -1;
+	f = mem_alloc(1, sizeof(*f), err);
 	if (!f)
 		return -1;
 	out->own = f;
 	out->close = close_torch;
-	if (zip ? torch_zip_open(s, f, err) :
-	    torch_legacy_open(s, flags, f, err))
+	/* each storage has a few bytes in front of it that count */
+	io_scattered(s, true);
+	ret = zip ? torch_zip_open(s, f, err) :
+		    torch_legacy_open(s, flags, f, err);
+	io_scattered(s, false);
+	io_forget(s, 0, io_size(s));
+	if (ret)
 		return err_ctx(err, "%s", io_path(s));
 	out->tensor = f->tensor;
 	out->count = f->count;

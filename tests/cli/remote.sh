@@ -85,6 +85,11 @@ for a in hf:org/none hf:gated/tiny hf:org hf:org/tiny@; do
 done
 status gptq-inspect hf:org/q --hash 2>&1 | sed 's/[0-9][0-9]* bytes/N bytes/'
 status gptq-verify hf:org/q 2>&1
+# a PyTorch file of 100 MB has its parts all over the place
+mkdir root/org/pt
+printf 'PK\003\004' >root/org/pt/pytorch_model.bin
+truncate -s 100000000 root/org/pt/pytorch_model.bin
+status gptq-inspect hf:org/pt 2>&1
 HF_ENDPOINT=nowhere status gptq-inspect hf:org/q 2>&1
 
 echo "-- servers that do not do as they should"

@@ -194,7 +194,8 @@ static void pages(void **state)
 	static const char html[] = "<a href=\"../\">..</a><A HREF='a.bin'>"
 		"<a href=\"./b%2D1.bin\"><a href=\"d/\"><a href=\"/x\">"
 		"<a href=\"?C=N\"><a href=\"http://h/x\"><a href=\"\">"
-		"<a href=\".git\"><a href=\"c%2fd\"><a href=\"%0a\">"
+		"<a href=\".git\"><a href=\"%2ex\"><a href=\"c%2fd\">"
+		"<a href=\"%0a\">"
 		"<a href=\"%zz\"><a href=plain><a href=\"open";
 	char *names;
 	uint32_t n;
