@@ -118,13 +118,81 @@ out:
 	return ret;
 }
 
+/* ---- v1 and v2 ---- */
+
+/* They differ in qzeros alone.  All else is copied where it lies as it would
+ * be written: nothing to mend, words full, types as planned. */
+static bool only_zeros(const struct repack_job *job,
+		       const struct repack_item *item)
+{
+	const struct survey_layer *l = item->layer;
+	const struct qfmt *to = repack_target(job, l);
+	const struct ql_spec *s = &l->spec;
+
+	if (repack_way_changes(item->way, l) || repack_anew(job) ||
+	    !((l->format == &qf_gptq && to == &qf_gptq_v2) ||
+	      (l->format == &qf_gptq_v2 && to == &qf_gptq)) ||
+	    32 % s->bits || s->in * s->bits % 32 || s->out * s->bits % 32 ||
+	    l->odd & ~(uint32_t)(QF_ODD_GROUP | QF_ODD_ACT | QF_ODD_BIAS))
+		return false;
+	for (uint32_t i = 0; i < item->plan.count; i++) {
+		const struct tensor *t =
+			qf_part(l->module, item->plan.part[i].suffix);
+
+		if (!t || !t->data || t->type != item->plan.part[i].type ||
+		    t->size != item->plan.part[i].bytes)
+			return false;
+	}
+	return true;
+}
+
+/* *done: it was that simple. */
+static int convert_zeros(const struct repack_job *job,
+			 const struct repack_item *item, struct st_writer *w,
+			 bool *done, struct err *err)
+{
+	const struct survey_layer *l = item->layer;
+	const struct tensor *z = qf_part(l->module, "qzeros");
+	uint8_t *words = mem_alloc(z->size, 1, err);
+	int ret = -1;
+
+	*done = false;
+	if (!words)
+		return -1;
+	if (qf_rebias(z, l->spec.bits, l->format == &qf_gptq, words)) {
+		ret = 0;
+		goto out;
+	}
+	*done = true;
+	for (uint32_t i = 0; w && i < item->plan.count; i++) {
+		const struct tensor *t =
+			qf_part(l->module, item->plan.part[i].suffix);
+		uint32_t id = item->id + i;
+
+		if (t == z ? st_writer_pour(w, id, 0, words, z->size, err) :
+		    st_writer_tensor(w, id, t,
+				     job->model->file[t->file].src, err))
+			goto out;
+	}
+	ret = 0;
+out:
+	free(words);
+	return ret ? err_ctx(err, "%s", l->module->name) : 0;
+}
+
 int repack_layer_convert(const struct repack_job *job,
 			 const struct repack_item *item, struct st_writer *w,
 			 struct err *err)
 {
 	struct ql ql;
+	bool done = false;
 	int ret = -1;
 
+	if (only_zeros(job, item) &&
+	    convert_zeros(job, item, w, &done, err))
+		return -1;
+	if (done)
+		return 0;
 	/* what read says names the tensor by itself */
 	if (survey_read(job->model, item->layer->module, &ql, err))
 		return -1;

@@ -16,6 +16,7 @@
 #include "ql.h"
 
 #include <stdbool.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 struct err;
@@ -127,6 +128,13 @@ extern const struct qfmt qf_gptq, qf_gptq_v2, qf_gptq_p, qf_llama, qf_awq,
 	qf_awq_gemv, qf_awq_fast, qf_ct, qf_marlin, qf_gguf;
 /* Not in the table: qf_gguf that rounds what would have to be refused. */
 extern const struct qfmt qf_gguf_lossy;
+
+/* The qzeros of a gptq layer as gptq_v2 has them, or the other way round, into
+ * `words` of the same size: the only difference of the two.  -1 where a field
+ * would leave its width, or a word is not full: then only read and write can
+ * tell.  `bits` divides 32. */
+int qf_rebias(const struct tensor *qzeros, uint32_t bits, bool to_v2,
+	      void *words);
 
 /* By name, or NULL. */
 const struct qfmt *qf_find(const char *name);
