@@ -96,6 +96,9 @@ int repack_layer_plan(const struct repack_job *job,
 int repack_layer_convert(const struct repack_job *job,
 			 const struct repack_item *item, struct st_writer *w,
 			 struct err *err);
+/* Its pages are not needed again soon: memory stays bounded by the layers
+ * under way, not by the files. */
+void repack_layer_forget(const struct model *m, const struct qf_module *q);
 /* Row n of a layer as bytes of a dense type; `row` is scratch [in].  A finite
  * weight that the type cannot hold is ERR_UNSUP. */
 int repack_dense_row(const struct ql *ql, uint32_t n, enum dtype type,

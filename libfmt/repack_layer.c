@@ -1,6 +1,7 @@
 #include "repack_impl.h"
 
 #include "base/err.h"
+#include "base/io.h"
 #include "base/mem.h"
 #include "container/st.h"
 
@@ -180,6 +181,14 @@ out:
 	return ret ? err_ctx(err, "%s", l->module->name) : 0;
 }
 
+void repack_layer_forget(const struct model *m, const struct qf_module *q)
+{
+	for (uint32_t i = 0; i < q->count; i++)
+		if (q->part[i].offset != TENSOR_COPIED)
+			io_forget(m->file[q->part[i].file].src,
+				  q->part[i].offset, q->part[i].size);
+}
+
 int repack_layer_convert(const struct repack_job *job,
 			 const struct repack_item *item, struct st_writer *w,
 			 struct err *err)
@@ -201,5 +210,6 @@ int repack_layer_convert(const struct repack_job *job,
 			      pour_packed(job, &ql, item, w, err) :
 			      pour_dense(job, &ql, item, w, err);
 	ql_release(&ql);
+	repack_layer_forget(job->model, item->layer->module);
 	return ret ? err_ctx(err, "%s", item->layer->module->name) : 0;
 }

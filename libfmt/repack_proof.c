@@ -109,6 +109,8 @@ static int prove_layer(void *ctx, uint32_t i, struct err *err)
 	ret = repack_target(p->job, l) ? equal_packed(&was, p, w, m, err) :
 					 equal_dense(&was, p, w, t, err);
 	ql_release(&was);
+	repack_layer_forget(p->job->model, l->module);
+	repack_layer_forget(p->back, m);
 	return ret;
 }
 

@@ -545,25 +545,6 @@ out:
 	return ret;
 }
 
-int qf_rebias(const struct tensor *qzeros, uint32_t bits, bool to_v2,
-	      void *words)
-{
-	uint32_t max = (1u << bits) - 1, ones = UINT32_MAX / max;
-	uint32_t stop = to_v2 ? max : 0;
-	const uint8_t *from = qzeros->data;
-	uint8_t *to = words;
-
-	for (uint64_t i = 0; i < qzeros->size / 4; i++) {
-		uint32_t w = half_le32(from + 4 * i);
-
-		for (uint32_t at = 0; at < 32; at += bits)
-			if ((w >> at & max) == stop)
-				return -1;
-		half_put32(to + 4 * i, to_v2 ? w + ones : w - ones);
-	}
-	return 0;
-}
-
 /* ---- the table ---- */
 
 static const char *const owned[] = { "qweight", "qzeros", "scales", "g_idx",
