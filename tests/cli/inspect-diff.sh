@@ -11,7 +11,7 @@ status gptq-inspect "$Q" --diff v2
 gptq-repack "$Q" -q -o dense --to dense >out
 gptq-inspect "$Q" --diff dense | grep -E '^ '
 gptq-inspect "$T" --diff "$Q" --match '\.0\.mlp\.up' |
-	sed -E 's/[0-9]+\.[0-9]+/F/g'
+	sed -E 's/[0-9]+\.[0-9]+/F/g; s/ +/ /g'
 # one bit of one tensor, a tokenizer, a key
 cp -r "$T" other
 chmod -R u+w other
