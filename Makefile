@@ -29,7 +29,7 @@ ALL_CPPFLAGS := -D_GNU_SOURCE -DGPTQ_LIBDIR='"$(LIBDIR)/gptq"' $(CPPFLAGS)
 ALL_CFLAGS := -std=c11 $(WARN) $(if $(WERROR),-Werror) $(MODE_FLAGS) \
 	-fno-math-errno -fPIE -fvisibility=hidden -pthread $(CFLAGS)
 ALL_LDFLAGS := $(MODE_FLAGS) -pie -pthread $(LDFLAGS)
-LIBS := -lcjson -lpcre2-8 -lzstd -lz -lxxhash -llapacke -lopenblas -ldl -lm \
+LIBS := -lcjson -lpcre2-8 -lzstd -lz -lxxhash -ldl -lm \
 	$(LDLIBS)
 
 # One source list, sorted, so that the order of linking never changes.
@@ -38,13 +38,13 @@ ARCH := $(shell uname -m)
 LIB_SRC := $(call src,libfmt/base libfmt/container libfmt/layout libfmt \
 	kernels kernels/cpu runtime quant)
 ifneq ($(ARCH),x86_64)
-LIB_SRC := $(filter-out %_avx2.c %_avx512.c,$(LIB_SRC))
+LIB_SRC := $(filter-out %_avx2.c %_avx512.c %_vnni.c,$(LIB_SRC))
 endif
 TOOL_SRC := $(call src,tools)
 UNIT_SRC := $(call src,tests/unit)
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$1)
 LIB_OBJ  := $(call obj,$(LIB_SRC))
-TOOL_OBJ := $(call obj,$(TOOL_SRC))
+TOOL_OBJ := $(call obj,$(TOOL_SRC)) $(BUILD)/obj/tools/inspect_page.o
 UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(UNIT_SRC))
 APPLETS  := quantize inspect repack verify run
 LINKS    := $(APPLETS:%=$(BUILD)/gptq-%)
@@ -104,16 +104,33 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@echo "  CC      $<"
 	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(FILE_FLAGS) -MMD -MP -c -o $@ $<
 
+# The page of gptq-inspect --html as an array of its lines.
+$(BUILD)/obj/tools/inspect_page.c: tools/inspect_page.html
+	@mkdir -p $(@D)
+	$(Q){ echo 'extern const char *const inspect_page[];'; \
+	echo 'const char *const inspect_page[] = {'; \
+	sed 's/["\\]/\\&/g; s/.*/"&\\n",/' $<; echo '0 };'; } >$@
+
+$(BUILD)/obj/tools/inspect_page.o: $(BUILD)/obj/tools/inspect_page.c
+	@echo "  CC      $<"
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+
 # Flags of single files: vector variants are chosen at run time, and the
 # reference must not fuse.
 $(BUILD)/obj/%_avx2.o: FILE_FLAGS := -mavx2 -mfma -mf16c
-$(BUILD)/obj/%_avx512.o: FILE_FLAGS := -mavx512f -mavx512bw -mavx512vl \
-	-mavx512dq -mavx2 -mfma -mf16c
+AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
+$(BUILD)/obj/%_avx512.o: FILE_FLAGS := $(AVX512)
+$(BUILD)/obj/%_vnni.o: FILE_FLAGS := $(AVX512) -mavx512vnni
+# Loops that are meant to become vectors.
+$(BUILD)/obj/libfmt/layout/bits_tile_generic.o: FILE_FLAGS := -O3
+$(BUILD)/obj/libfmt/layout/bits_tile_avx2.o: FILE_FLAGS := -O3 -mavx2
+$(BUILD)/obj/libfmt/layout/bits_tile_avx512.o: FILE_FLAGS := -O3 -mavx512f \
+	-mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512
 $(BUILD)/obj/kernels/cpu/ref%.o: FILE_FLAGS := -ffp-contract=off
 
 # The plug-in is the same in every mode, so its objects are shared.  It does
 # not link the library: errors and the checks of shapes are compiled into it.
-CUDA_C := libfmt/base/err.c libfmt/base/mem.c kernels/shape.c
+CUDA_C := libfmt/base/err.c libfmt/base/mem.c kernels/shape.c kernels/tile.c
 CUDA_OBJ := $(CUDA_SRC:%.cu=$(CUDA_BUILD)/%.o) $(CUDA_C:%.c=$(CUDA_BUILD)/%.o)
 GENCODE := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
 	$(foreach a,$(lastword $(CUDA_ARCHS)),-gencode \
@@ -126,7 +143,7 @@ $(BUILD)/gptq-cuda.so: $(CUDA_OBJ) kernels/cuda/plugin.map
 	@echo "  NVLINK  $@"
 	$(Q)$(NVCC) -shared -cudart static $(GENCODE) -o $@ $(CUDA_OBJ) \
 		-Xlinker --version-script=kernels/cuda/plugin.map \
-		-Xlinker -z -Xlinker defs -ldl
+		-Xlinker -z -Xlinker defs -ldl -lpthread
 
 $(CUDA_BUILD)/%.o: %.cu $(CUDA_BUILD)/flags
 	@mkdir -p $(@D)
@@ -143,6 +160,19 @@ $(CUDA_BUILD)/flags: force
 	@mkdir -p $(@D)
 	@echo '$(NVCC) $(NVCCFLAGS)' | cmp -s - $@ || \
 		echo '$(NVCC) $(NVCCFLAGS)' > $@
+
+# Versions of a kernel on one harness, for a machine with a GPU; never linked
+# into the plug-in.
+LADDER := $(patsubst kernels/ladder/%.cu,build/ladder/%,$(sort $(wildcard \
+	kernels/ladder/*.cu)))
+.PHONY: ladder
+ladder: $(if $(HAVE_NVCC),$(LADDER))
+	$(if $(HAVE_NVCC),@:,@echo "make: no $(NVCC) for the ladder" >&2; exit 1)
+
+build/ladder/%: kernels/ladder/%.cu $(CUDA_OBJ)
+	@mkdir -p $(@D)
+	@echo "  NVCC    $@"
+	$(Q)$(NVCC) $(NVCCFLAGS) -cudart static -o $@ $< $(CUDA_OBJ) -ldl
 
 # Rebuild when the compiler or a flag changes.
 STAMP := $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(ALL_LDFLAGS)
@@ -187,13 +217,19 @@ $(BUILD)/tests/server: $(BUILD)/obj/tests/cli/server.o
 	@echo "  LINK    $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^
 
+# What a command takes of memory.
+$(BUILD)/tests/peak: $(BUILD)/obj/tests/cli/peak.o
+	@mkdir -p $(@D)
+	@echo "  LINK    $@"
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^
+
 # Checkpoints of any size, for the bench and the tests of large ones.
 $(BUILD)/bench/hollow: $(BUILD)/obj/bench/hollow.o
 	@mkdir -p $(@D)
 	@echo "  LINK    $@"
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^
 
-cli: all $(BUILD)/tests/server $(BUILD)/bench/hollow
+cli: all $(BUILD)/tests/server $(BUILD)/tests/peak $(BUILD)/bench/hollow
 	$(Q)GPTQ_BIN=$(abspath $(BUILD)) tests/cli/run
 
 # Everything, in release and again under the sanitizers.
@@ -205,9 +241,22 @@ check:
 	$(Q)$(MAKE) MODE=asan WERROR=1 check-mode
 	$(Q)$(MAKE) MODE=release lint
 	$(Q)$(MAKE) MODE=release interop
+	$(Q)$(MAKE) compile-cuda
 
 lint: all $(UNIT_BIN)
 	$(Q)tests/lint/run $(BUILD)
+
+# The plug-in for two generations of GPU, so that it does not rot where nobody
+# has one.  What is compiled here is not installed.
+CI_ARCHS ?= 75 90a
+.PHONY: compile-cuda
+compile-cuda:
+ifeq ($(HAVE_NVCC),)
+	@echo "skipped the GPU plug-in: no $(NVCC) on the PATH"
+else
+	$(Q)$(MAKE) CUDA=1 CUDA_ARCHS="$(CI_ARCHS)" CUDA_BUILD=build/cuda-ci \
+		BUILD=build/cuda-ci build/cuda-ci/gptq-cuda.so
+endif
 
 interop: all
 	$(Q)GPTQ_BIN=$(abspath $(BUILD)) tests/interop/run
@@ -264,7 +313,9 @@ help:
 	@echo "make demo       quantize, inspect, verify and run a real model"
 	@echo "make check      every test, in release and under the sanitizers"
 	@echo "make unit|kernels|replay|cli|lint|interop   one part of it"
+	@echo "make compile-cuda     the GPU plug-in for two kinds of GPU, if nvcc is here"
 	@echo "make bench      measure; figures go to bench/results"
+	@echo "make ladder     versions of GPU kernels side by side (build/ladder)"
 	@echo "make fuzz SECONDS=60   coverage-guided fuzzing (clang)"
 	@echo "make install PREFIX=/usr/local DESTDIR=     and uninstall"
 	@echo "make clean"
@@ -273,4 +324,4 @@ help:
 
 -include $(CUDA_OBJ:.o=.d)
 -include $(LIB_OBJ:.o=.d) $(TOOL_OBJ:.o=.d) \
-	$(patsubst %.c,$(BUILD)/obj/%.d,$(UNIT_SRC) tests/cli/server.c bench/hollow.c $(KERNEL_SRC) $(FUZZ_SRC))
+	$(patsubst %.c,$(BUILD)/obj/%.d,$(UNIT_SRC) tests/cli/server.c tests/cli/peak.c bench/hollow.c $(KERNEL_SRC) $(FUZZ_SRC))

@@ -1,12 +1,14 @@
 /* hollow.c - checkpoints of any size that take almost no disk: real configs, an
  * index and headers, and weights that are holes.
  *
- *	hollow OUT BLOCKS HIDDEN MLP KV SHARDS [full]
+ *	hollow OUT BLOCKS HIDDEN MLP KV SHARDS [full|act]
  *
  * A Llama in GPTQ, 4 bits, groups of 128, symmetric.  g_idx and the first rows
  * of qzeros are written, so that the checkpoint is a healthy one where it is
- * looked at; all of qzeros with `full` (a Llama-2-70B then takes 300 MB).  For
- * bench/inspect and tests of large checkpoints. */
+ * looked at; all of qzeros with `full` (a Llama-2-70B then takes 300 MB), and
+ * with `act` down_proj has act-order besides.  For bench/inspect and tests of
+ * large checkpoints. */
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,12 +19,16 @@
 #define VOCAB 32000u
 #define GROUP 128u
 #define HEADER (16u << 20)
+#define SCATTER 4099u /* a prime that divides the width of no Llama */
 #define LINEAR "model.layers.%u.%s."
 
 struct shape {
 	unsigned blocks, hidden, mlp, kv, shards;
-	int full;
+	bool full, act;
 };
+
+/* What fills a tensor's first words. */
+enum what { RISING, SCATTERED, ZEROS };
 
 struct out {
 	const char *dir;
@@ -35,7 +41,8 @@ struct out {
 	/* what is to be filled once the header's length is known */
 	struct fill {
 		uint64_t at;
-		unsigned words, zeros;
+		unsigned words;
+		enum what what;
 	} fill[1 << 14];
 	unsigned fills;
 };
@@ -63,11 +70,11 @@ static void add(struct out *o, const char *name, const char *type,
 		o->tensors++ ? "," : "", name, o->shard + 1, o->s->shards);
 }
 
-static void add_fill(struct out *o, uint64_t words, unsigned zeros)
+static void add_fill(struct out *o, uint64_t words, enum what what)
 {
 	if (o->fills < sizeof(o->fill) / sizeof(*o->fill))
 		o->fill[o->fills++] = (struct fill) {
-			o->data - 4 * words, (unsigned)words, zeros };
+			o->data - 4 * words, (unsigned)words, what };
 }
 
 static void add_linear(struct out *o, unsigned block, const char *name,
@@ -77,12 +84,14 @@ static void add_linear(struct out *o, unsigned block, const char *name,
 
 	snprintf(text, sizeof(text), LINEAR "g_idx", block, name);
 	add(o, text, "I32", k, 0, 4);
-	add_fill(o, k, 0);
+	add_fill(o, k, o->s->act && strstr(name, "down") ? SCATTERED :
+							    RISING);
 	snprintf(text, sizeof(text), LINEAR "qweight", block, name);
 	add(o, text, "I32", k / 8, n, 4);
 	snprintf(text, sizeof(text), LINEAR "qzeros", block, name);
 	add(o, text, "I32", k / GROUP, n / 8, 4);
-	add_fill(o, o->s->full ? k / GROUP * (n / 8) : n / 8 * 16, 1);
+	add_fill(o, o->s->full ? k / GROUP * (n / 8) : n / 8 * 16,
+		 ZEROS);
 	if (!o->s->full)
 		o->fill[o->fills - 1].at = o->data - 4 * (k / GROUP * (n / 8));
 	snprintf(text, sizeof(text), LINEAR "scales", block, name);
@@ -115,8 +124,10 @@ static void fill(int fd, uint64_t base, const struct fill *f)
 
 	if (!word)
 		die("malloc");
-	for (unsigned i = 0; i < f->words; i++)
-		word[i] = f->zeros ? 0x77777777 : i / GROUP;
+	for (uint64_t i = 0; i < f->words; i++)
+		word[i] = f->what == ZEROS ? 0x77777777 :
+			  f->what == RISING ? (uint32_t)(i / GROUP) :
+			  (uint32_t)(i * SCATTER % f->words / GROUP);
 	if (pwrite(fd, word, 4 * (size_t)f->words,
 		   (off_t)(base + f->at)) < 0)
 		die("pwrite");
@@ -179,12 +190,13 @@ int main(int argc, char **argv)
 
 	if (argc < 7) {
 		fprintf(stderr, "hollow OUT BLOCKS HIDDEN MLP KV SHARDS "
-			"[full]\n");
+			"[full|act]\n");
 		return 2;
 	}
 	s = (struct shape) { (unsigned)atoi(argv[2]), (unsigned)atoi(argv[3]),
 		(unsigned)atoi(argv[4]), (unsigned)atoi(argv[5]),
-		(unsigned)atoi(argv[6]), argc > 7 };
+		(unsigned)atoi(argv[6]), argc > 7,
+		argc > 7 && !strcmp(argv[7], "act") };
 	o.dir = argv[1];
 	o.s = &s;
 	o.header = malloc(HEADER);

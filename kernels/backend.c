@@ -24,6 +24,8 @@ size_t be_elem(enum dtype t)
 	case DT_F16:
 	case DT_BF16:
 		return 2;
+	case DT_I8:
+		return 1;
 	default:
 		return 0;
 	}

@@ -8,8 +8,8 @@
  * the device's.  X is [tokens][features], a weight W is [out][in], so a linear
  * is Y = X * W^T.  "act" below means the backend's activation type (f32 on the
  * CPU).  Pointers inside the argument structs are device memory unless said
- * otherwise.  Only put and get wait for the device; all else is in the order of
- * the calls.  One thread drives one struct be.
+ * otherwise.  Only put, get and topk wait for the device; all else is in the
+ * order of the calls.  One thread drives one struct be.
  *
  * Every operation has a plain scalar version in cpu/ref.c that accumulates in
  * double: it is the definition.  Results do not depend on the number of
@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define BE_ABI 2
+#define BE_ABI 6
 
 struct err;
 struct be;    /* an opened device */
@@ -37,7 +37,7 @@ struct be_mat {
 	void *p;
 	uint32_t rows, cols;
 	uint32_t ld;     /* elements from one row to the next, >= cols */
-	enum dtype type; /* F32, F16, BF16; F64 for Hessians */
+	enum dtype type; /* F32, F16, BF16; F64 for Hessians, I8 for caches */
 };
 
 struct be_open {
@@ -56,28 +56,44 @@ struct be_gemm {
 	int trans_b;
 };
 
-/* Rotary embedding in the "rotate half" form: with h = head_dim / 2, for each
- * head (x[i], x[i+h]) -> (x[i] c - x[i+h] s, x[i+h] c + x[i] s), where c and s
- * are row `first + r` of the tables for row r of x. */
-struct be_rope {
+/* Keys and values of one block, a row per position: both F32, F16 or I8.
+ * With I8 each head of each position has a scale, its largest magnitude over
+ * 127 rounded to F16, and an element is code * scale where
+ *	code = clamp(rint(x / scale), -127, 127), 0 where the scale is 0
+ * What is beyond F16 is stored as F16's largest number. */
+struct be_cache {
+	struct be_mat k, v;             /* [positions][kv_heads * head_dim] */
+	struct be_mat k_scale, v_scale; /* I8: F16 [positions][kv_heads] */
+};
+
+/* New tokens take their positions, the first of them `first`: queries and keys
+ * are turned by the rotary embedding in its "rotate half" form, and keys and
+ * values go to rows first.. of the cache.  With h = head_dim / 2, for each head
+ *	(x[i], x[i+h]) -> (x[i] c - x[i+h] s, x[i+h] c + x[i] s)
+ * where c and s are row `first + r` of the tables for row r of x. */
+struct be_store {
+	struct be_mat *q;               /* F32 [tokens][heads * head_dim],
+					   turned in place */
+	const struct be_mat *k, *v;     /* F32 [tokens][kv_heads * head_dim] */
+	const struct be_cache *to;
 	const struct be_mat *cos, *sin; /* F32 [positions][head_dim / 2] */
-	uint32_t first;
-	uint32_t head_dim;
+	uint32_t first, head_dim;
 };
 
 /* Causal attention of `q.rows` new tokens whose first has position `first`;
  * keys and values of positions 0 .. first + q.rows - 1 are in the cache.
- * Query head h reads key/value head h / (heads / kv_heads). */
+ * Query head h reads key/value head h / (heads / kv_heads).  A GPU may round
+ * queries and weights to f16 where the cache is not F32. */
 struct be_attend {
-	const struct be_mat *q;    /* [tokens][heads * head_dim] */
-	const struct be_mat *k, *v;/* cache [positions][kv_heads * head_dim] */
-	struct be_mat *out;        /* [tokens][heads * head_dim] */
+	const struct be_mat *q;    /* F32 [tokens][heads * head_dim] */
+	const struct be_cache *kv;
+	struct be_mat *out;        /* F32 [tokens][heads * head_dim] */
 	uint32_t first, heads, kv_heads, head_dim;
 	float scale;               /* 1/sqrt(head_dim), times yarn's factor */
 };
 
 /* Grid of one group of columns: scale and zero of each row, by the rule of the
- * GPTQ authors (gptq-formats(5) section 3.4):
+ * GPTQ authors (gptq-formats(5) "Grids"):
  *	lo = min(0, min w), hi = max(0, max w)
  *	sym: hi = max(-lo, hi), lo = -hi only if lo < 0
  *	all zero: lo = -1, hi = 1;  scale = (hi - lo) / maxq in one division
@@ -165,6 +181,44 @@ struct be_factor {
 	double damp;            /* the fraction, 0.01 */
 };
 
+/* The best of one row of logits, in the order of a sampler: falling value, then
+ * rising id.  The value of a logit is, in double, each operation rounded on
+ * its own,
+ *	v = x[id], -infinity where that is NaN
+ *	v = v > 0 ? v / penalty : v * penalty   for ids in `recent`
+ *	v = v / temp */
+#define BE_TOP_MAX 64
+struct be_topk {
+	const struct be_mat *x;  /* F32 [1][vocabulary] */
+	const uint32_t *recent;  /* host memory, no id twice, each < x.cols */
+	uint32_t recents;        /* at most BE_TOP_MAX */
+	uint32_t k;              /* 1..BE_TOP_MAX, at most x.cols */
+	double penalty, temp;    /* above 0; 1: none */
+};
+
+struct be_top {
+	double value;
+	uint32_t id, zero; /* the latter so that no byte is undefined */
+};
+
+/* Decoder blocks as one thing, for the wide call.  Pointers are device memory
+ * (but for `layer`); all of it stays the caller's, where it is. */
+struct be_layer {
+	const struct be_qw *lin[7];  /* q k v o gate up down; NULL: dense */
+	const float *bias[7];        /* F32 [out], or NULL */
+	const float *norm_in, *norm_post; /* F32 [hidden] */
+	const float *norm_q, *norm_k;     /* F32 [head_dim], or NULL */
+	struct be_cache kv;
+};
+struct be_blocks {
+	const struct be_layer *layer; /* [layers], host memory */
+	uint32_t layers, hidden, inter, heads, kv_heads, head_dim;
+	double eps;
+	float scale;                  /* of attention, as in be_attend */
+	struct be_mat cos, sin;       /* as in be_rope */
+};
+struct be_step; /* prepared blocks */
+
 struct be_api {
 	uint32_t abi;  /* BE_ABI */
 	uint32_t size; /* sizeof(struct be_api) */
@@ -176,6 +230,8 @@ struct be_api {
 	/* A line about the device and the kernels chosen, for --verbose. */
 	const char *(*describe)(const struct be *be);
 
+	/* Bytes of memory that can be had there; UINT64_MAX: not known. */
+	int (*avail)(struct be *be, uint64_t *bytes, struct err *err);
 	/* Device memory, 64-byte aligned, not zeroed. */
 	int (*alloc)(struct be *be, size_t bytes, void **p, struct err *err);
 	void (*free)(struct be *be, void *p);
@@ -193,6 +249,11 @@ struct be_api {
 	/* Prepare a quantized weight; ql may be released afterwards. */
 	int (*qw_new)(struct be *be, const struct ql *ql, struct be_qw **out,
 		      struct err *err);
+	/* The same from a layer as a file holds it, bit for bit; its memory may
+	 * go when this returns.  1: this one only through qw_new.  NULL where a
+	 * backend has no such way. */
+	int (*qw_pack)(struct be *be, const struct ql_packed *q,
+		       struct be_qw **out, struct err *err);
 	void (*qw_free)(struct be *be, struct be_qw *w); /* accepts NULL */
 	/* The name of the kernel that runs w for m rows ("avx512-b4"). */
 	const char *(*qw_kernel)(const struct be *be, const struct be_qw *w,
@@ -209,8 +270,7 @@ struct be_api {
 	int (*rmsnorm)(struct be *be, const struct be_mat *x,
 		       const struct be_mat *weight, double eps,
 		       struct be_mat *y, struct err *err);
-	int (*rope)(struct be *be, struct be_mat *x, const struct be_rope *r,
-		    struct err *err);
+	int (*store)(struct be *be, const struct be_store *s, struct err *err);
 	int (*attend)(struct be *be, const struct be_attend *a,
 		      struct err *err);
 	/* y = silu(gate) * up; y may be gate or up. */
@@ -220,6 +280,10 @@ struct be_api {
 	/* x += y; a y of one row is added to every row (bias). */
 	int (*add)(struct be *be, struct be_mat *x, const struct be_mat *y,
 		   struct err *err);
+
+	/* best [k] is host memory; waits for the device. */
+	int (*topk)(struct be *be, const struct be_topk *t,
+		    struct be_top *best, struct err *err);
 
 	/* H += alpha * X^T X, X F32 [m][n], H F64 [n][n], both triangles.
 	 * Rows are taken in the order given, in chunks of a fixed number.  H is
@@ -234,6 +298,17 @@ struct be_api {
 		     struct err *err);
 	int (*refine)(struct be *be, const struct be_refine *r,
 		      struct err *err);
+
+	/* The wide call, optional (NULL): a row x [1][hidden] at position
+	 * `first` through all blocks, in place, its keys and values put into
+	 * the cache; what the narrow calls do one by one, they are the
+	 * definition.  step_new fails with ERR_UNSUP and the reason where these
+	 * blocks have to go the narrow way. */
+	int (*step_new)(struct be *be, const struct be_blocks *b,
+			struct be_step **out, struct err *err);
+	void (*step_free)(struct be *be, struct be_step *s); /* or NULL */
+	int (*step)(struct be *be, struct be_step *s, struct be_mat *x,
+		    uint32_t first, struct err *err);
 };
 
 /* The built-in CPU table. */

@@ -6,7 +6,11 @@
 enum {
 	T_F32 = 1,
 	T_F64 = 2,
-	T_ANY = 4 | T_F32 /* F16, BF16, F32 */
+	T_F16 = 4,
+	T_I8 = 8,
+	T_BF16 = 16,
+	T_ANY = T_F16 | T_BF16 | T_F32,
+	T_KV = T_F16 | T_I8 | T_F32
 };
 
 static int type_in(enum dtype t, int set)
@@ -17,8 +21,11 @@ static int type_in(enum dtype t, int set)
 	case DT_F64:
 		return set & T_F64;
 	case DT_F16:
+		return set & T_F16;
 	case DT_BF16:
-		return set & 4;
+		return set & T_BF16;
+	case DT_I8:
+		return set & T_I8;
 	default:
 		return 0;
 	}
@@ -86,6 +93,26 @@ int be_shape_embed(const struct be_mat *table, const struct be_mat *y,
 		       table->cols, y->cols);
 }
 
+int be_shape_topk(const struct be_topk *t, struct err *err)
+{
+	if (view(t->x, T_F32, "topk x", err))
+		return -1;
+	if (t->x->rows != 1 || !t->k || t->k > BE_TOP_MAX ||
+	    t->k > t->x->cols || t->recents > BE_TOP_MAX)
+		return err_set(err, ERR_UNSUP,
+			       "topk: %u best with %u recent ones of [%u][%u]",
+			       t->k, t->recents, t->x->rows, t->x->cols);
+	for (uint32_t i = 0; i < t->recents; i++)
+		if (t->recent[i] >= t->x->cols)
+			return err_set(err, ERR_UNSUP,
+				       "topk: recent id %u of %u",
+				       t->recent[i], t->x->cols);
+	if (t->penalty > 0 && t->temp > 0)
+		return 0;
+	return err_set(err, ERR_UNSUP, "topk: penalty %g, temperature %g",
+		       t->penalty, t->temp);
+}
+
 int be_shape_rmsnorm(const struct be_mat *x, const struct be_mat *weight,
 		     const struct be_mat *y, struct err *err)
 {
@@ -100,24 +127,61 @@ int be_shape_rmsnorm(const struct be_mat *x, const struct be_mat *weight,
 		       weight->cols, x->cols);
 }
 
-int be_shape_rope(const struct be_mat *x, const struct be_rope *r,
-		  struct err *err)
+/* The four matrices of a cache, for heads of this size; *positions is how many
+ * it holds. */
+static int cache(const struct be_cache *c, uint32_t head_dim,
+		 uint32_t *positions, struct err *err)
 {
-	if (view(x, T_F32, "rope x", err) ||
-	    view(r->cos, T_F32, "rope cos", err) ||
-	    view(r->sin, T_F32, "rope sin", err) ||
-	    same(r->cos, r->sin, "rope tables", err))
+	const struct be_mat *scale[] = { &c->k_scale, &c->v_scale };
+
+	if (view(&c->k, T_KV, "cache k", err) ||
+	    view(&c->v, T_KV, "cache v", err) ||
+	    same(&c->k, &c->v, "cache", err))
 		return -1;
-	if (!r->head_dim || r->head_dim % 2 || x->cols % r->head_dim ||
-	    r->cos->cols != r->head_dim / 2)
+	if (c->k.type != c->v.type || !head_dim || c->k.cols % head_dim)
 		return err_set(err, ERR_UNSUP,
-			       "rope: heads of %u in rows of %u, tables of %u",
-			       r->head_dim, x->cols, r->cos->cols);
-	if ((uint64_t)r->first + x->rows > r->cos->rows)
+			       "cache: types %d and %d, heads of %u in rows of "
+			       "%u", (int)c->k.type, (int)c->v.type, head_dim,
+			       c->k.cols);
+	*positions = c->k.rows;
+	for (int i = 0; c->k.type == DT_I8 && i < 2; i++)
+		if (scale[i]->type != DT_F16 || !scale[i]->p ||
+		    scale[i]->rows != c->k.rows ||
+		    scale[i]->cols != c->k.cols / head_dim ||
+		    scale[i]->ld < scale[i]->cols)
+			return err_set(err, ERR_UNSUP,
+				       "cache: scales [%u][%u] of type %d",
+				       scale[i]->rows, scale[i]->cols,
+				       (int)scale[i]->type);
+	return 0;
+}
+
+int be_shape_store(const struct be_store *s, struct err *err)
+{
+	uint64_t end = (uint64_t)s->first + s->k->rows;
+	uint32_t positions, d = s->head_dim;
+
+	if (view(s->q, T_F32, "store q", err) ||
+	    view(s->k, T_F32, "store k", err) ||
+	    view(s->v, T_F32, "store v", err) ||
+	    same(s->k, s->v, "store", err) ||
+	    view(s->cos, T_F32, "store cos", err) ||
+	    view(s->sin, T_F32, "store sin", err) ||
+	    same(s->cos, s->sin, "store tables", err) ||
+	    cache(s->to, d, &positions, err))
+		return -1;
+	if (d % 2 || s->q->cols % d || s->q->rows != s->k->rows ||
+	    s->k->cols != s->to->k.cols || s->cos->cols != d / 2)
 		return err_set(err, ERR_UNSUP,
-			       "rope: position %llu is beyond the %u tabled",
-			       (unsigned long long)r->first + x->rows - 1,
-			       r->cos->rows);
+			       "store: heads of %u in rows of %u and %u, a "
+			       "cache of %u, tables of %u", d, s->q->cols,
+			       s->k->cols, s->to->k.cols, s->cos->cols);
+	if (end > s->cos->rows || end > positions)
+		return err_set(err, ERR_UNSUP,
+			       "store: position %llu is beyond the %u tabled "
+			       "or the cache of %u",
+			       (unsigned long long)end - 1, s->cos->rows,
+			       positions);
 	return 0;
 }
 
@@ -126,24 +190,24 @@ int be_shape_attend(const struct be_attend *a, struct err *err)
 	uint64_t wide = (uint64_t)a->heads * a->head_dim;
 	uint64_t narrow = (uint64_t)a->kv_heads * a->head_dim;
 	uint64_t seen = (uint64_t)a->first + a->q->rows;
+	uint32_t positions;
 
 	if (view(a->q, T_F32, "attend q", err) ||
-	    view(a->k, T_F32, "attend k", err) ||
-	    view(a->v, T_F32, "attend v", err) ||
 	    view(a->out, T_F32, "attend out", err) ||
-	    same(a->q, a->out, "attend", err))
+	    same(a->q, a->out, "attend", err) ||
+	    cache(a->kv, a->head_dim, &positions, err))
 		return -1;
-	if (!a->head_dim || !a->kv_heads || a->heads % a->kv_heads ||
-	    a->q->cols != wide || a->k->cols != narrow || a->v->cols != narrow)
+	if (!a->kv_heads || a->heads % a->kv_heads || a->q->cols != wide ||
+	    a->kv->k.cols != narrow)
 		return err_set(err, ERR_UNSUP,
-			       "attend: %u and %u heads of %u in rows of %u, "
-			       "%u and %u",
+			       "attend: %u and %u heads of %u in rows of %u "
+			       "and %u",
 			       a->heads, a->kv_heads, a->head_dim, a->q->cols,
-			       a->k->cols, a->v->cols);
-	if (seen > a->k->rows || seen > a->v->rows)
+			       a->kv->k.cols);
+	if (seen > positions)
 		return err_set(err, ERR_UNSUP,
 			       "attend: %llu positions in a cache of %u",
-			       (unsigned long long)seen, a->k->rows);
+			       (unsigned long long)seen, positions);
 	return 0;
 }
 
@@ -251,10 +315,9 @@ int be_shape_qgemm(const struct be_mat *x, uint32_t in, uint32_t out,
 		       x->cols, out, in, y->rows, y->cols);
 }
 
-int be_shape_ql(const struct ql *ql, struct err *err)
+static int shape_groups(const struct ql_spec *s, const uint32_t *group_of,
+			struct err *err)
 {
-	const struct ql_spec *s = &ql->spec;
-
 	if (!s->in || !s->out || s->in > QL_DIM_MAX || s->out > QL_DIM_MAX ||
 	    !s->groups || s->groups > s->in || !s->group_size || s->bits < 2 ||
 	    s->bits > 8)
@@ -264,9 +327,19 @@ int be_shape_ql(const struct ql *ql, struct err *err)
 			       s->out, s->in, s->bits, s->groups,
 			       s->group_size);
 	for (uint32_t k = 0; k < s->in; k++)
-		if (ql->group_of[k] >= s->groups)
+		if (group_of[k] >= s->groups)
 			return err_set(err, ERR_INPUT,
 				       "input %u is in group %u of %u", k,
-				       ql->group_of[k], s->groups);
+				       group_of[k], s->groups);
 	return 0;
+}
+
+int be_shape_ql(const struct ql *ql, struct err *err)
+{
+	return shape_groups(&ql->spec, ql->group_of, err);
+}
+
+int be_shape_packed(const struct ql_packed *q, struct err *err)
+{
+	return shape_groups(&q->spec, q->group_of, err);
 }

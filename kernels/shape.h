@@ -22,11 +22,11 @@ int be_shape_embed(const struct be_mat *table, const struct be_mat *y,
 		   struct err *err);
 int be_shape_rmsnorm(const struct be_mat *x, const struct be_mat *weight,
 		     const struct be_mat *y, struct err *err);
-int be_shape_rope(const struct be_mat *x, const struct be_rope *r,
-		  struct err *err);
+int be_shape_store(const struct be_store *s, struct err *err);
 int be_shape_attend(const struct be_attend *a, struct err *err);
 int be_shape_swiglu(const struct be_mat *gate, const struct be_mat *up,
 		    const struct be_mat *y, struct err *err);
+int be_shape_topk(const struct be_topk *t, struct err *err);
 int be_shape_add(const struct be_mat *x, const struct be_mat *y,
 		 struct err *err);
 int be_shape_syrk(const struct be_mat *x, const struct be_mat *h,
@@ -39,6 +39,7 @@ int be_shape_refine(const struct be_refine *r, struct err *err);
 int be_shape_qgemm(const struct be_mat *x, uint32_t in, uint32_t out,
 		   const struct be_mat *y, struct err *err);
 /* The ranges a device layout is built from; cheap next to building it. */
+int be_shape_packed(const struct ql_packed *q, struct err *err);
 int be_shape_ql(const struct ql *ql, struct err *err);
 
 #ifdef __cplusplus

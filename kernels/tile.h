@@ -13,6 +13,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct err;
 struct tile_pool;
 
@@ -31,5 +35,9 @@ void tile_run(struct tile_pool *p, uint32_t threads, uint32_t tiles,
 
 /* Cores this process may use (affinity and cgroup quota), at least 1. */
 uint32_t tile_cores(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/half.h"
 #include "base/mem.h"
+#include "container/torch.h"
 #include "llama.h"
 #include "model.h"
 
@@ -56,6 +57,29 @@ static int step(struct run *r, uint64_t bytes, struct err *err)
 {
 	r->done += bytes;
 	return prog_step(r->p, "structure", r->done, r->total, err);
+}
+
+/* ---- files ---- */
+
+/* Archives carry checksums of what is in them. */
+static int check_sums(struct run *r, struct err *err)
+{
+	struct err fault;
+
+	for (uint32_t i = 0; i < r->m->file_count; i++) {
+		const struct model_file *f = &r->m->file[i];
+
+		if (strcmp(f->container, "torch zip") ||
+		    !torch_zip_verify(f->src, r->p, &fault))
+			continue;
+		if (is_fatal(&fault)) {
+			*err = fault;
+			return -1;
+		}
+		if (add(r, false, f->name, fault.msg, err))
+			return -1;
+	}
+	return 0;
 }
 
 /* ---- headers ---- */
@@ -258,7 +282,8 @@ int check_structure(const struct model *m, const struct survey *s,
 			 .total = model_bytes(m) };
 
 	memset(out, 0, sizeof(*out));
-	if (add_problems(&r, err) || check_shapes(&r, err) ||
+	if (add_problems(&r, err) || check_sums(&r, err) ||
+	    check_shapes(&r, err) ||
 	    check_layers(&r, err) || check_tensors(&r, err)) {
 		check_release(out);
 		return -1;

@@ -4,7 +4,8 @@
  * Everything survey and doctor find, and on the data: every quantized layer is
  * read into the neutral layer and its invariants hold (codes, zeros, scales
  * finite, g_idx in range), every dense tensor is free of NaN and infinity,
- * every shape is what the architecture asks for. */
+ * every shape is what the architecture asks for, what PyTorch packed has the
+ * checksums that it gave. */
 #ifndef LIBFMT_CHECK_H
 #define LIBFMT_CHECK_H
 

@@ -75,21 +75,6 @@ static int read_group(const struct cJSON *o, struct config_quant *q,
 	return 0;
 }
 
-/* A switch that knows a third state: not said. */
-static int read_switch(const struct cJSON *o, const char *key, int8_t *out,
-		       struct err *err)
-{
-	const struct cJSON *j = json_find(o, key);
-	bool b = false;
-
-	if (!j || json_is_null(j))
-		return 0;
-	if (json_get_bool(o, key, &b, err))
-		return -1;
-	*out = b;
-	return 0;
-}
-
 /* Both names of a word; the older one is believed. */
 static int read_word(const struct cJSON *o, const char *old, const char *newer,
 		     const char **out, struct err *err)
@@ -144,7 +129,7 @@ static void note_quantizer(struct config_quant *q, const char *s)
 	if (strncasecmp(s, "gptqmodel", 9))
 		return;
 	q->by_gptqmodel = true;
-	/* "gptqmodel:6.0.3"; gptq-formats(5) section 4.3 */
+	/* "gptqmodel:6.0.3"; gptq-formats(5) "Zero points" */
 	if (sscanf(s + 9, ":%3u.%2u.%2u", &major, &minor, &patch) < 2)
 		return;
 	version = major * 10000 + minor * 100 + patch;
@@ -189,7 +174,7 @@ int config_group_read(const struct cJSON *group, struct config_quant *q,
 	if (json_get_u32(w, "num_bits", 1, 32, &q->bits, err) ||
 	    json_get_i32(w, "group_size", -1, QL_DIM_MAX, &q->group_size,
 			 err) ||
-	    read_switch(w, "symmetric", &q->sym, err))
+	    json_get_switch(w, "symmetric", &q->sym, err))
 		return -1;
 	if (kind && !strcmp(kind, "channel"))
 		q->group_size = -1;
@@ -229,9 +214,9 @@ static int read_home(const struct cJSON *o, struct config_quant *q,
 	if (!is_family(q->method))
 		return 0;
 	if (read_bits(o, q, err) || read_group(o, q, err) ||
-	    read_switch(o, "desc_act", &q->desc_act, err) ||
-	    read_switch(o, "sym", &q->sym, err) ||
-	    read_switch(o, "zero_point", &zero_point, err) ||
+	    json_get_switch(o, "desc_act", &q->desc_act, err) ||
+	    json_get_switch(o, "sym", &q->sym, err) ||
+	    json_get_switch(o, "zero_point", &zero_point, err) ||
 	    json_get_bool(o, "lm_head", &q->lm_head, err))
 		return -1;
 	if (q->sym < 0 && zero_point >= 0)

@@ -4,7 +4,8 @@
  * Homes, in the order believed (the tensors have the last word, see qfmt.h):
  * config.json "quantization_config", quantize_config.json, quant_config.json.
  * Synonyms (w_bit, wbits, q_group_size, groupsize, is_marlin_format, method,
- * format) are folded.  Source: gptq-formats(5) section 6. */
+ * format) are folded.  Source: gptq-formats(5)
+ * "Quantization config". */
 #ifndef LIBFMT_CONFIG_H
 #define LIBFMT_CONFIG_H
 

@@ -1,15 +1,19 @@
 #include "doctor_impl.h"
 
 #include "base/err.h"
+#include "base/half.h"
 #include "base/mem.h"
+#include "container/tensor.h"
 #include "model.h"
+#include "repack.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const struct doctor_table *const tables[] = { &doctor_files,
-	&doctor_configs, &doctor_names, &doctor_layers, &doctor_kernels };
+	&doctor_configs, &doctor_rules, &doctor_names, &doctor_layers,
+	&doctor_kernels };
 #define TABLES (sizeof(tables) / sizeof(*tables))
 static const struct doctor_table *const gguf_tables[] = { &doctor_gguf };
 
@@ -24,6 +28,104 @@ bool doctor_is_gptq(const struct survey_layer *l)
 	return !l->broken && (l->format == &qf_gptq ||
 			      l->format == &qf_gptq_v2 ||
 			      l->format == &qf_gptq_p);
+}
+
+static uint32_t common(uint32_t a, uint32_t b)
+{
+	while (b) {
+		uint32_t rest = a % b;
+
+		a = b;
+		b = rest;
+	}
+	return a;
+}
+
+uint32_t doctor_group_divisor(const struct survey *s)
+{
+	uint32_t d = 0;
+
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct survey_layer *l = &s->layer[i];
+
+		if (doctor_is_gptq(l) && l->spec.groups > 1)
+			d = common(l->spec.in, common(l->spec.group_size, d));
+	}
+	return d;
+}
+
+bool doctor_groups_differ(const struct survey_layer *a,
+			  const struct survey_layer *b)
+{
+	if (a->spec.groups > 1 && b->spec.groups > 1)
+		return a->spec.group_size != b->spec.group_size;
+	if (a->spec.groups > 1)
+		return a->spec.group_size < b->spec.in;
+	return b->spec.groups > 1 && b->spec.group_size < a->spec.in;
+}
+
+#define SAMPLE 1024u /* scales */
+
+static bool scales_fit(const struct survey_layer *l)
+{
+	const struct tensor *t = qf_part(l->module, "scales");
+	float scale[SAMPLE];
+	uint64_t n;
+
+	t = t ? t : qf_part(l->module, "weight_scale");
+	if (!t || t->type == DT_F16)
+		return true;
+	if (!t->data || tensor_count(t, &n))
+		return t->type == DT_BF16; /* nearly always */
+	n = n < SAMPLE ? n : SAMPLE;
+	if (tensor_load_f32(t, 0, n, scale))
+		return false;
+	for (uint64_t i = 0; i < n; i++)
+		if (half_bits(half_to_f32(half_from_f32(scale[i]))) !=
+		    half_bits(scale[i]))
+			return false;
+	return true;
+}
+
+bool doctor_scales_fit(const struct survey *s)
+{
+	uint32_t seen = 0;
+
+	for (uint32_t i = 0; i < s->count && seen < 4; i++) {
+		if (!s->layer[i].format || s->layer[i].broken)
+			continue;
+		seen++;
+		if (!scales_fit(&s->layer[i]))
+			return false;
+	}
+	return true;
+}
+
+uint32_t doctor_common_bits(const struct survey *s)
+{
+	uint32_t most = 0;
+
+	for (uint32_t i = 0; i < s->count; i++)
+		if (doctor_is_gptq(&s->layer[i]) &&
+		    s->layer[i].spec.bits > most)
+			most = s->layer[i].spec.bits;
+	return most <= 4 ? 4 : 8;
+}
+
+void doctor_make_equal(const struct survey *s, bool bits, bool groups,
+		       struct doctor_finding *f)
+{
+	uint32_t size = doctor_group_divisor(s);
+	int n = 0;
+
+	if (bits)
+		n = snprintf(f->text, sizeof(f->text), "--bits %u",
+			     doctor_common_bits(s));
+	if (groups)
+		snprintf(f->text + n, sizeof(f->text) - (size_t)n,
+			 "%s--group-size %u", bits ? " " : "", size);
+	f->hopeless |= groups && size < 8;
+	f->fix = f->text;
 }
 
 void doctor_test_odd(const struct doctor_patient *p,
@@ -118,27 +220,61 @@ static char *output_of(const struct model *m, const char *path,
 	return out;
 }
 
-/* "gptq-repack MODEL -o OUT OPTIONS NUMBER" */
-static char *fix_of(const struct model *m, const struct doctor_row *r,
+/* A plain repack writes gptq; a remedy that only changes sizes or types keeps
+ * the layout.  Planes of 4 or 8 bits are the words of gptq_v2. */
+static const char *layout_of(const struct survey *s, const char *fix)
+{
+	const struct qfmt *l = repack_fix_layout(s);
+
+	if (!l || l == &qf_gptq || strstr(fix, "--fix") || strstr(fix, "--to"))
+		return "";
+	if (l == &qf_gptq_p && strstr(fix, "--bits"))
+		l = &qf_gptq_v2;
+	return l->name;
+}
+
+/* A layer that cannot be read ends every repack; one whose values are lost is
+ * copied by --fix, and ends every other. */
+static bool is_refused(const struct survey *s, const char *fix)
+{
+	const uint32_t lost = QF_ODD_ZERO_SMEAR | QF_ODD_GIDX_ACT_MISSING |
+			      QF_ODD_BOTH;
+
+	for (uint32_t i = 0; i < s->count; i++)
+		if (s->layer[i].broken)
+			return true;
+	return s->odd & lost && !strstr(fix, DOCTOR_FIX);
+}
+
+/* "gptq-repack MODEL -o OUT --to LAYOUT OPTIONS NUMBER"; nothing where the
+ * weights, which it reads, are not here.  Where sym and the zeros contradict
+ * each other, only --fix settles it. */
+static char *fix_of(const struct doctor_patient *p, const struct doctor_row *r,
 		    const struct doctor_finding *f, struct err *err)
 {
+	const struct model *m = p->m;
+	const char *fix = f->fix ? f->fix : r->fix, *to;
 	char *path = NULL, *out = NULL, *text = NULL, *at;
+	bool settle;
 
-	if (!r->fix || f->hopeless)
+	if (!fix || f->hopeless || !m->file_count || is_refused(p->s, fix))
 		return mem_text("", 0, err);
 	path = input_of(m, err);
 	out = path ? output_of(m, path, err) : NULL;
 	if (!out)
 		goto out;
-	text = mem_alloc(4 * (strlen(path) + strlen(out)) + strlen(r->fix) +
-				 64, 1, err);
+	settle = p->s->odd & QF_ODD_SYM && !strstr(fix, DOCTOR_FIX);
+	to = layout_of(p->s, fix);
+	text = mem_alloc(4 * (strlen(path) + strlen(out)) + strlen(fix) +
+			 strlen(to) + 72, 1, err);
 	if (text) {
 		at = text + sprintf(text, "gptq-repack %s",
 				    *path == '-' ? "./" : "");
 		at = quote(at, path, strlen(path));
 		at += sprintf(at, " -o %s", *out == '-' ? "./" : "");
 		at = quote(at, out, strlen(out));
-		at += sprintf(at, " %s", r->fix);
+		at += sprintf(at, "%s%s%s %s", settle ? " " DOCTOR_FIX : "",
+			      *to ? " --to " : "", to, fix);
 		if (f->number)
 			sprintf(at, " %u", f->number);
 	}
@@ -168,7 +304,7 @@ static int add_problem(const struct doctor_patient *patient,
 	p->message = message_of(r, f, err);
 	if (!p->message)
 		return -1;
-	p->fix = fix_of(patient->m, r, f, err);
+	p->fix = fix_of(patient, r, f, err);
 	d->errors += r->severity == DOCTOR_ERROR;
 	d->warnings += r->severity == DOCTOR_WARNING;
 	return p->fix ? 0 : -1;

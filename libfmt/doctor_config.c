@@ -4,7 +4,6 @@
 #include "base/err.h"
 #include "base/io.h"
 #include "base/json.h"
-#include "llama.h"
 #include "model.h"
 
 #include <stdio.h>
@@ -13,10 +12,11 @@
 
 /* ---- the homes ---- */
 
-/* Is there a layer that readers would look for a config of? */
+/* Is there a layer that readers would look for a config of?  Where the weights
+ * are not here, a config says so itself. */
 static bool is_quantized(const struct doctor_patient *p)
 {
-	return p->s->quantized > 0;
+	return p->s->quantized > 0 || (!p->m->file_count && p->m->quant.tree);
 }
 
 static const struct cJSON *inner(const struct model *m)
@@ -215,7 +215,7 @@ static void test_base_name(const struct doctor_patient *p,
 	size_t n = base ? strlen(base) : 0;
 
 	(void)r;
-	if (!n || !p->m->is_dir)
+	if (!n || !p->m->is_dir || !p->m->file_count)
 		return;
 	for (uint32_t i = 0; i < p->m->file_count; i++)
 		if (!strncmp(p->m->file[i].name, base, n) &&
@@ -289,39 +289,6 @@ static void test_act_plain(const struct doctor_patient *p,
 		doctor_found(f, config_source_name(p->m->quant.source));
 }
 
-/* modules_in_block_to_quantize is a list of names, or of lists of them; a
- * module is meant where one is part of its name. */
-static bool is_listed(const struct cJSON *list, const char *module)
-{
-	for (const struct cJSON *e = json_first(list); e; e = json_next(e)) {
-		if (json_text(e) && strstr(module, json_text(e)))
-			return true;
-		for (const struct cJSON *s = json_is_array(e) ?
-						     json_first(e) : NULL;
-		     s; s = json_next(s))
-			if (json_text(s) && strstr(module, json_text(s)))
-				return true;
-	}
-	return false;
-}
-
-static void test_modules(const struct doctor_patient *p,
-			 const struct doctor_row *r, struct doctor_finding *f)
-{
-	const struct cJSON *list = json_find(p->m->quant.tree,
-					     "modules_in_block_to_quantize");
-
-	(void)r;
-	for (uint32_t i = 0; json_count(list) && i < p->s->count; i++) {
-		const struct survey_layer *l = &p->s->layer[i];
-
-		/* the head stands outside of the blocks */
-		if (strstr(l->module->name, "layers.") &&
-		    is_listed(list, l->module->name) != (l->format != NULL))
-			doctor_found(f, l->module->name);
-	}
-}
-
 static void test_bf16(const struct doctor_patient *p,
 		      const struct doctor_row *r, struct doctor_finding *f)
 {
@@ -335,49 +302,27 @@ static void test_bf16(const struct doctor_patient *p,
 	for (uint32_t i = 0; i < p->s->count; i++)
 		if (doctor_is_gptq(&p->s->layer[i])) {
 			doctor_found(f, "config.json");
-			return;
+			break;
 		}
+	f->hopeless = !doctor_scales_fit(p->s);
 }
-
-static void test_dynamic(const struct doctor_patient *p,
-			 const struct doctor_row *r, struct doctor_finding *f)
-{
-	const struct survey *s = p->s;
-	uint32_t bits = 0, size = 0;
-
-	(void)r;
-	for (uint32_t i = 0; i < s->count; i++) {
-		const struct survey_layer *l = &s->layer[i];
-
-		if (!doctor_is_gptq(l))
-			continue;
-		if (!bits) {
-			bits = l->spec.bits;
-			size = l->spec.group_size;
-		}
-		f->hopeless |= l->spec.group_size != size;
-		if (l->spec.bits != bits)
-			doctor_found(f, l->module->name);
-	}
-	f->number = s->bits <= 4 ? 4 : 8;
-}
-
-#define TENSOR_SHAPE "Trying to set a tensor of shape ... in \"qweight\" "   \
-	"(which has shape ...), this look incorrect."
 
 static const struct doctor_row rows[] = {
 	{ "config-none", DOCTOR_ERROR, test_none, 0, NULL,
 	  "there is no config.json; it is the original model's and cannot be "
 	  "made from weights", DOCTOR_BUILDERS ", TGI",
 	  "does not appear to have a file named config.json", NULL },
+	/* vLLM#13612, TGI#728, #962, #1020, #1322 */
 	{ "config-missing", DOCTOR_ERROR, test_missing, 0, NULL,
 	  "nothing says that the model is quantized: config.json has no "
 	  "quantization_config and there is no quantize_config.json",
 	  DOCTOR_BUILDERS ", TGI",
-	  "Cannot find the config file for gptq", DOCTOR_FIX },
+	  "Cannot find the config file for gptq; weight gptq_bits does not "
+	  "exist; weight ....weight does not exist", DOCTOR_FIX },
 	{ "config-missing-model", DOCTOR_ERROR, test_missing_model, 0, NULL,
 	  "config.json has no quantization_config",
 	  "transformers, ExLlamaV2", NULL, DOCTOR_FIX },
+	/* AutoGPTQ#22, GPTQModel#1080, qa-lora#13 */
 	{ "config-missing-quantize", DOCTOR_WARNING, test_missing_quantize,
 	  0, NULL, "there is no quantize_config.json", "AutoGPTQ",
 	  "FileNotFoundError: ... quantize_config.json", DOCTOR_FIX },
@@ -387,13 +332,16 @@ static const struct doctor_row rows[] = {
 	{ "config-disagree", DOCTOR_ERROR, test_disagree, 0, NULL,
 	  "config.json and quantize_config.json contradict each other",
 	  DOCTOR_BUILDERS, NULL, DOCTOR_FIX },
+	/* vLLM (the source) */
 	{ "config-partial", DOCTOR_WARNING, test_partial, 0, "fields",
 	  "the quantization config does not say everything", "vLLM",
 	  "Cannot find any of ['...'] in the model's quantization config.",
 	  DOCTOR_FIX },
+	/* vLLM#1912 */
 	{ "config-no-method", DOCTOR_ERROR, test_no_method, 0, NULL,
 	  "quantization_config has no quant_method", "transformers, vLLM",
 	  "KeyError: 'quant_method'", DOCTOR_FIX },
+	/* GPTQModel#1501, #1596 */
 	{ "config-method", DOCTOR_ERROR, test_method, 0, "layers",
 	  "quant_method is not that of the tensors",
 	  DOCTOR_BUILDERS, "Unknown quantization method: ...", DOCTOR_FIX },
@@ -405,25 +353,30 @@ static const struct doctor_row rows[] = {
 	  "the config says group_size 0, which is no size",
 	  "transformers, GPTQModel",
 	  "group_size must be greater than 0 or equal to -1", DOCTOR_FIX },
+	/* GPTQModel (the source) */
 	{ "config-marlin-flag", DOCTOR_ERROR, test_marlin_flag, 0, NULL,
 	  "the config has is_marlin_format, which checkpoint_format has "
 	  "replaced", "GPTQModel",
-	  "QuantizeConfig: `is_marlin_format` has been removed.",
-	  DOCTOR_FIX },
+	  "QuantizeConfig: `is_marlin_format` has been removed. (or: is no "
+	  "longer supported.)", DOCTOR_FIX },
+	/* SliM-LLM#9, GPTQModel#820 */
 	{ "config-heights", DOCTOR_ERROR, test_heights, 0, NULL,
 	  "bits differ inside of layers (qweight_heights, by SliM-LLM); no "
 	  "GPTQ layout holds that, only quantizing anew helps",
-	  DOCTOR_BUILDERS ", this tool", TENSOR_SHAPE, NULL },
+	  DOCTOR_BUILDERS ", this tool", DOCTOR_SHAPE, NULL },
 	{ "config-adapter", DOCTOR_WARNING, test_adapter, 0, NULL,
 	  "the config names an adapter, which changes what the weights "
 	  "compute and is not read here", "this tool", NULL, NULL },
+	/* AutoGPTQ#133, localGPT#510 */
 	{ "config-base-name", DOCTOR_WARNING, test_base_name, 0, NULL,
 	  "model_file_base_name is not the name of the weight file",
 	  "AutoGPTQ", "FileNotFoundError: Could not find model in ...",
 	  DOCTOR_FIX },
+	/* AutoGPTQ#754 */
 	{ "config-bits", DOCTOR_ERROR, test_odd, QF_ODD_BITS, "layers",
 	  "the config's bits are not those of the tensors", DOCTOR_BUILDERS,
-	  TENSOR_SHAPE, DOCTOR_FIX },
+	  DOCTOR_SHAPE, DOCTOR_FIX },
+	/* webui#541 */
 	{ "config-group-size", DOCTOR_ERROR, test_odd, QF_ODD_GROUP,
 	  "layers", "the config's group_size is not that of the tensors",
 	  DOCTOR_BUILDERS, "size mismatch for ...qzeros: copying a param with "
@@ -440,28 +393,23 @@ static const struct doctor_row rows[] = {
 	{ "config-sym", DOCTOR_ERROR, doctor_test_odd, QF_ODD_SYM, "layers",
 	  "the config says sym, but the zeros are not all the middle one",
 	  "vLLM", NULL, DOCTOR_FIX },
+	/* vLLM (the source) */
 	{ "config-asym", DOCTOR_NOTE, test_asym, 0, NULL,
 	  "the config says sym false, but all zeros are the middle one",
 	  "vLLM (its Marlin kernels), GPTQModel",
 	  "Unsupported quantization config: bits=..., sym=...", DOCTOR_FIX },
+	/* AutoGPTQ#253, exllama#244 */
 	{ "config-act-plain", DOCTOR_NOTE, test_act_plain, 0, NULL,
 	  "the config says desc_act, but every g_idx is in plain order; "
 	  "loaders prepare for an order that is not there",
 	  "ExLlama", "The temp_state buffer is too small in the exllama "
 	  "backend for GPTQ with act-order.", DOCTOR_FIX },
-	{ "config-modules", DOCTOR_ERROR, test_modules, 0, "layers",
-	  "modules_in_block_to_quantize does not list the layers that are "
-	  "quantized", "vLLM, transformers", "Detected some but not all "
-	  "shards of ... are quantized.", DOCTOR_FIX },
+	/* vLLM#12794, LLaMA-Factory#3674, #4677 */
 	{ "config-bf16", DOCTOR_NOTE, test_bf16, 0, NULL,
 	  "config.json says bfloat16, which kernels for F16 alone refuse",
 	  "vLLM (without its Marlin kernels)", "torch.bfloat16 is not "
 	  "supported for quantization method gptq. Supported dtypes: "
-	  "[torch.float16]", NULL },
-	{ "config-dynamic", DOCTOR_NOTE, test_dynamic, 0, "layers",
-	  "layers of different widths, which need a reader of dynamic rules",
-	  "AutoGPTQ, transformers (without GPTQModel), ExLlama",
-	  TENSOR_SHAPE, NULL },
+	  "[torch.float16]", "--dtype f16" },
 };
 
 const struct doctor_table doctor_configs = { rows,

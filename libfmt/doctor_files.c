@@ -1,6 +1,7 @@
-/* Problems of weight files and their index: gptq-formats(5), the containers. */
+/* Problems of weight files and their index: containers and directories. */
 #include "doctor_impl.h"
 
+#include "absent.h"
 #include "base/err.h"
 #include "base/io.h"
 #include "base/io_place.h"
@@ -145,6 +146,33 @@ static void test_model(const struct doctor_patient *p,
 		doctor_found(f, "");
 }
 
+/* An index of .bin files that are not there; loaders that see it look for
+ * them. */
+static void test_stale(const struct doctor_patient *p,
+		       const struct doctor_row *r, struct doctor_finding *f)
+{
+	static const char index[] = "pytorch_model.bin.index.json";
+	const struct model *m = p->m;
+	bool there = false, bins = false;
+	char **name = NULL;
+	struct err ignored;
+	uint32_t count = 0;
+
+	test_model(p, r, f);
+	if (!m->is_dir || !m->file_count || is_torch(&m->file[0]) ||
+	    io_place_list(model_place(m), &name, &count, &ignored))
+		return;
+	for (uint32_t i = 0; i < count; i++) {
+		size_t n = strlen(name[i]);
+
+		there |= !strcmp(name[i], index);
+		bins |= n > 4 && !strcmp(name[i] + n - 4, ".bin");
+	}
+	if (there && !bins)
+		doctor_found(f, index);
+	free(name);
+}
+
 static void test_unlisted(const struct doctor_patient *p,
 			  const struct doctor_row *r,
 			  struct doctor_finding *f)
@@ -165,51 +193,106 @@ static void test_marlin_shards(const struct doctor_patient *p,
 #define READERS DOCTOR_BUILDERS ", ExLlamaV2"
 #define HEADER "Error while deserializing header: "
 
+/* ---- weights that are not here ---- */
+
+static void test_pointer(const struct doctor_patient *p,
+			 const struct doctor_row *r, struct doctor_finding *f)
+{
+	struct absent a;
+	struct err ignored;
+	int n;
+
+	(void)r;
+	if (absent_find(p->m, &a, &ignored) || !a.pointers)
+		return;
+	n = snprintf(f->text, sizeof(f->text), "%s", a.first) + 1;
+	snprintf(f->text + n, sizeof(f->text) - (size_t)n, "%llu bytes",
+		 (unsigned long long)a.bytes);
+	f->where = f->text;
+	f->detail = f->text + n;
+	f->count = a.pointers;
+}
+
+static void test_no_weights(const struct doctor_patient *p,
+			    const struct doctor_row *r,
+			    struct doctor_finding *f)
+{
+	struct absent a;
+	struct err ignored;
+
+	(void)r;
+	if (!absent_find(p->m, &a, &ignored) && a.is && !a.pointers)
+		doctor_found(f, "");
+}
+
 static const struct doctor_row rows[] = {
+	/* GPTQ-for-LLaMa#249, vLLM#1382, DB-GPT#314 */
+	{ "file-pointer", DOCTOR_ERROR, test_pointer, 0, "files",
+	  "a Git-LFS pointer in place of a weight file, which git lfs pull "
+	  "fetches", READERS, "Error while deserializing header: "
+	  "HeaderTooLarge; invalid load key, 'v'.", NULL },
+	/* FastChat#1530, axolotl#346, h2ogpt#339 */
+	{ "file-none", DOCTOR_ERROR, test_no_weights, 0, NULL,
+	  "weight files are missing; download them again", READERS, "Error no "
+	  "file named pytorch_model.bin, ... found in directory", NULL },
 	{ "file-holes", DOCTOR_ERROR, test_odd, ST_ODD_HOLE, "files",
 	  "bytes between tensors belong to no tensor", READERS,
 	  HEADER "InvalidOffset", DOCTOR_FIX },
+	/* AutoGPTQ#661, gpustack#815 */
 	{ "file-trailing", DOCTOR_ERROR, test_odd, ST_ODD_TRAILING, "files",
 	  "there are bytes behind the last tensor", READERS,
 	  HEADER "MetadataIncompleteBuffer", DOCTOR_FIX },
+	/* localGPT#167, #174, alpaca_lora_4bit#86, mlx#743 */
 	{ "file-no-format", DOCTOR_WARNING, test_odd, ST_ODD_NO_FORMAT,
 	  "files", "the metadata has no format entry",
-	  "transformers (old versions)",
+	  "transformers (old versions), AutoGPTQ (a warning)",
 	  "The safetensors archive passed at ... does not contain the valid "
 	  "metadata.", DOCTOR_FIX },
+	/* TGI#229, FastChat#1530, unsloth#111 */
 	{ "file-pickle", DOCTOR_WARNING, test_pickle, 0, "files",
 	  "the weights are in PyTorch files, which can run code when other "
 	  "programs load them", "GPTQModel, TGI",
-	  "Loading of .bin files are not allowed due to safety.",
+	  "Loading of .bin files are not allowed due to safety.; No .bin "
+	  "weights found for model ...; Weights only load failed.",
 	  DOCTOR_FIX },
+	/* safetensors#98, #304, GPTQ-for-LLaMa#143, exllamav2#320 */
 	{ "file-shared", DOCTOR_NOTE, test_shared, 0, "tensors",
 	  "tensors share memory in the file, which safetensors cannot",
 	  "programs that save it as safetensors",
 	  "Some tensors share memory, this will lead to duplicate memory on "
 	  "disk", DOCTOR_FIX },
+	/* AutoGPTQ#133, #526, localGPT#399, #407, bitsandbytes#263 */
 	{ "file-name", DOCTOR_WARNING, test_name, 0, NULL,
 	  "the weight file is not called model.safetensors",
-	  "transformers, AutoGPTQ",
-	  "Could not find a model in ... with a name in ...", DOCTOR_FIX },
+	  "transformers, AutoGPTQ, text-generation-webui",
+	  "Could not find a model in ... with a name in ...; Error no file "
+	  "named pytorch_model.bin, ...; Could not find the quantized model in "
+	  ".pt or .safetensors format, exiting...", DOCTOR_FIX },
+	/* TGI (the source) */
 	{ "file-leftover", DOCTOR_WARNING, test_leftover, 0, "files",
 	  "a weight file that is not of this model has tensors of the same "
 	  "names, and some loaders read every file", "TGI, ExLlamaV2",
 	  "Key ... was found in multiple files", DOCTOR_FIX },
+	/* AutoGPTQ pull requests 364, 425 */
 	{ "file-marlin-shards", DOCTOR_ERROR, test_marlin_shards, 0, NULL,
 	  "a Marlin checkpoint in several files", "AutoGPTQ, GPTQModel",
 	  "The loading of sharded checkpoints with Marlin is currently not "
 	  "supported.", DOCTOR_FIX },
+	/* h2ogpt#339 */
 	{ "index-missing", DOCTOR_ERROR, test_model, MODEL_ODD_NO_INDEX, NULL,
 	  "the weights are in shards and there is no index",
 	  "transformers, GPTQModel, AutoGPTQ",
 	  "Error no file named pytorch_model.bin, ... found in directory",
 	  DOCTOR_FIX },
-	{ "index-stale", DOCTOR_WARNING, test_model, MODEL_ODD_STALE_INDEX,
-	  NULL, "beside the one weight file lies an index of other files",
-	  "programs that look for the index first", NULL, DOCTOR_FIX },
+	/* h2ogpt#339 */
+	{ "index-stale", DOCTOR_WARNING, test_stale, MODEL_ODD_STALE_INDEX,
+	  NULL, "beside the weights lies an index of files that are not there",
+	  "programs that look for the index first", "... does not appear to "
+	  "have a file named pytorch_model-00001-of-...", DOCTOR_FIX },
 	{ "index-unlisted", DOCTOR_WARNING, test_unlisted, 0, "tensors",
 	  "the index misses tensors that are in the files, so that some "
-	  "loaders see them and some do not", "transformers", NULL,
+	  "loaders see them and some do not", "transformers",
+	  "Some weights of the model ... were newly initialized",
 	  DOCTOR_FIX },
 };
 

@@ -2,6 +2,7 @@
  * otherwise. */
 #include "doctor_impl.h"
 
+#include "base/err.h"
 #include "base/json.h"
 #include "llama.h"
 #include "model.h"
@@ -134,24 +135,54 @@ static void test_head_missing(const struct doctor_patient *p,
 		doctor_found(f, LLAMA_HEAD);
 }
 
+/* Loaders build the head as the config has it, whatever the tensors are. */
+static void test_head_config(const struct doctor_patient *p,
+			     const struct doctor_row *r,
+			     struct doctor_finding *f)
+{
+	const struct config_quant *q = &p->m->quant;
+	bool said = q->lm_head, skip = false;
+	struct qf_hint hint;
+	struct err ignored;
+
+	(void)r;
+	if (q->source != CONFIG_MODEL && q->source != CONFIG_QUANTIZE)
+		return;
+	if (!model_hint(p->m, LLAMA_HEAD, &hint, &skip, &ignored) && skip)
+		said = false;
+	for (uint32_t i = 0; i < p->s->count; i++) {
+		const struct survey_layer *l = &p->s->layer[i];
+
+		if (strcmp(l->module->name, LLAMA_HEAD) || l->broken)
+			continue;
+		if (l->format ? doctor_is_gptq(l) && !said : said)
+			doctor_found(f, LLAMA_HEAD);
+	}
+}
+
 #define UNEXPECTED "Unexpected key(s) in state_dict: "
 
 static const struct doctor_row rows[] = {
+	/* TGI#500, #2356 */
 	{ "name-prefix", DOCTOR_ERROR, test_prefix, 0, "tensors",
 	  "the names have another prefix than \"model.\"",
 	  DOCTOR_BUILDERS ", TGI", "Cannot load `gptq` weight, make sure the "
 	  "model is already quantized", DOCTOR_FIX },
 	{ "name-lora", DOCTOR_WARNING, test_lora, 0, "tensors",
 	  "an adapter's tensors lie beside the weights and are not merged "
-	  "with them; they are not read here", "this tool", NULL, NULL },
+	  "with them; merge them into the dense model before it is quantized",
+	  "this tool", NULL, NULL },
+	/* webui#689, #1959 */
 	{ "tensor-inv-freq", DOCTOR_WARNING, test_stray, MODEL_STRAY_INV_FREQ,
 	  "tensors", "rotary_emb.inv_freq, which follows from the config",
 	  "transformers", UNEXPECTED "\"...rotary_emb.inv_freq\"",
 	  DOCTOR_FIX },
+	/* TGI pull requests 1358, 2120 */
 	{ "tensor-marker", DOCTOR_WARNING, test_stray, MODEL_STRAY_MARKER,
 	  "tensors", "TGI's markers among the tensors say what a config "
 	  "should", "transformers, AutoGPTQ", UNEXPECTED "\"gptq_bits\", ...",
 	  DOCTOR_FIX },
+	/* webui#689, #1959, FastChat#3520, GPTQ-for-LLaMa#287 */
 	{ "bias-zero", DOCTOR_WARNING, test_stray, MODEL_STRAY_BIAS,
 	  "tensors", "biases of zeros, where the architecture has none",
 	  "AutoGPTQ, GPTQ-for-LLaMa", UNEXPECTED
@@ -161,21 +192,29 @@ static const struct doctor_row rows[] = {
 	  "loaders that leave it out compute something else",
 	  DOCTOR_BUILDERS, UNEXPECTED "\"....bias\"", NULL },
 	{ "bias-missing", DOCTOR_ERROR, test_bias_missing, 0, "layers",
-	  "the architecture has a bias here and the checkpoint has none",
+	  "the architecture has a bias here and the checkpoint has none; only "
+	  "the original model has it",
 	  DOCTOR_BUILDERS, "Some weights of the model ... were newly "
 	  "initialized: [...bias]", NULL },
+	/* sglang#2935, vLLM#14212, lorax#726 */
 	{ "head-tied", DOCTOR_WARNING, test_head_tied, 0, NULL,
 	  "config.json ties the head to the embeddings, and there is a head "
-	  "all the same", "vLLM, SGLang", "KeyError: 'lm_head.weight'",
-	  DOCTOR_FIX },
+	  "all the same", "vLLM, SGLang", "KeyError: 'lm_head.weight'; There "
+	  "is no module or parameter named 'lm_head'", DOCTOR_FIX },
+	/* exllamav2#763 */
 	{ "head-silent", DOCTOR_ERROR, test_head_silent, 0, NULL,
 	  "there is no lm_head, and config.json does not say that it is tied "
 	  "to the embeddings", "ExLlamaV2, vLLM",
 	  "## Could not find lm_head.* in model", DOCTOR_FIX },
 	{ "head-missing", DOCTOR_ERROR, test_head_missing, 0, NULL,
 	  "there is no lm_head, and config.json says that it is not tied to "
-	  "the embeddings", DOCTOR_BUILDERS ", ExLlamaV2",
+	  "the embeddings; only the original model has it",
+	  DOCTOR_BUILDERS ", ExLlamaV2",
 	  "weight lm_head.weight does not exist", NULL },
+	{ "head-config", DOCTOR_ERROR, test_head_config, 0, NULL,
+	  "the config's lm_head says that the head is quantized, and it is "
+	  "not, or the other way round", "transformers, GPTQModel, vLLM", NULL,
+	  DOCTOR_FIX },
 };
 
 const struct doctor_table doctor_names = { rows,

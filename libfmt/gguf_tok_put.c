@@ -49,15 +49,15 @@ static int64_t template_head(const struct gguf_vocab *v)
 	return find_id(v, json_text(json_path(first, "SpecialToken.id")));
 }
 
-/* The config's word, else that of config.json, else the template, else what
- * the token is usually called. */
+/* What texts do get in front, whatever the configs call it; else their word,
+ * else what the token is usually called. */
 static int64_t find_bos(const struct gguf_vocab *v,
 			const struct llama_config *c)
 {
-	int64_t id = special(v, "bos_token", c->bos);
+	int64_t id = template_head(v);
 
 	if (id < 0)
-		id = template_head(v);
+		id = special(v, "bos_token", c->bos);
 	return id < 0 ? find_id(v, "<s>") : id;
 }
 

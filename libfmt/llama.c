@@ -105,26 +105,38 @@ bool llama_has_bias(const struct llama_config *c, enum llama_linear which)
 	}
 }
 
+/* The number at *s, spelled as it would be written; -1 when there is none. */
+static int64_t take_number(const char **s)
+{
+	const char *p = *s;
+	int64_t n = 0;
+
+	while (*p >= '0' && *p <= '9' && n < LLAMA_LAYERS_MAX)
+		n = 10 * n + (*p++ - '0');
+	if (p == *s || (**s == '0' && p != *s + 1) || n >= LLAMA_LAYERS_MAX)
+		return -1;
+	*s = p;
+	return n;
+}
+
 int llama_linear_parse(const char *module, uint32_t *layer,
 		       enum llama_linear *which)
 {
 	static const char head[] = "model.layers.";
-	char buf[LLAMA_NAME];
-	unsigned long n;
-	char *end;
+	int64_t n;
 
 	if (strncmp(module, head, sizeof(head) - 1))
 		return -1;
 	module += sizeof(head) - 1;
-	if (*module < '0' || *module > '9')
-		return -1;
-	n = strtoul(module, &end, 10);
-	if (n >= LLAMA_LAYERS_MAX)
+	n = take_number(&module);
+	if (n < 0 || *module++ != '.')
 		return -1;
 	for (int i = 0; i < LLAMA_LINEARS; i++) {
-		/* comparing the whole name refuses "01" as well */
-		llama_linear_name((uint32_t)n, (enum llama_linear)i, buf);
-		if (strcmp(buf + sizeof(head) - 1, module))
+		size_t part = strlen(linears[i].part);
+
+		if (strncmp(module, linears[i].part, part) ||
+		    module[part] != '.' ||
+		    strcmp(module + part + 1, linears[i].name))
 			continue;
 		*layer = (uint32_t)n;
 		*which = (enum llama_linear)i;

@@ -81,7 +81,6 @@ const char *llama_fused_name(uint32_t layer, enum llama_slot slot,
 			     char buf[LLAMA_NAME]);
 #define LLAMA_TABLE "model.embed_tokens" /* the module */
 #define LLAMA_EMBED LLAMA_TABLE ".weight"
-#define LLAMA_EMBED_TABLE "model.embed_tokens" /* its module */
 #define LLAMA_FINAL_NORM "model.norm.weight"
 #define LLAMA_HEAD "lm_head" /* the module */
 

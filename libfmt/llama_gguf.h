@@ -4,7 +4,7 @@
  * Architectures: llama (Llama and Mistral), qwen2, qwen3.  In `llama` the rows
  * of q and k stand as tensor_turned_row says; in the others they are in place.
  * Norms and biases are F32.
- * Source: gptq-formats(5) section 10.2; llama.cpp, src/llama-arch.cpp and
+ * Source: gptq-formats(5) "GGUF"; llama.cpp, src/llama-arch.cpp and
  * conversion/. */
 #ifndef LIBFMT_LLAMA_GGUF_H
 #define LIBFMT_LLAMA_GGUF_H

@@ -366,6 +366,30 @@ static bool has_quantized(const struct model *m)
 	return false;
 }
 
+/* A bias that is padded as its layer is: the outputs that there are come first,
+ * so that all who take it need no word about it. */
+static int trim_biases(struct model *m, struct err *err)
+{
+	for (uint32_t i = 0; i < m->module_count; i++) {
+		const struct tensor *scales = qf_part(&m->module[i], "scales");
+		const struct tensor *bias = qf_part(&m->module[i], "bias");
+		struct tensor *t;
+		struct qf_hint hint;
+		bool skip;
+
+		if (!bias || bias->rank != 1 || !scales || scales->rank != 2 ||
+		    scales->dim[1] != bias->dim[0] || !bias->dim[0])
+			continue;
+		if (model_hint(m, m->module[i].name, &hint, &skip, err))
+			return -1;
+		t = &m->tensor[bias - m->tensor];
+		t->size /= t->dim[0];
+		t->dim[0] = qf_outputs(t->dim[0], hint.out);
+		t->size *= t->dim[0];
+	}
+	return 0;
+}
+
 static int apply_configs(struct model *m, struct err *err)
 {
 	struct model_priv *p = m->priv;
@@ -379,7 +403,9 @@ static int apply_configs(struct model *m, struct err *err)
 		model_second_fill(m, p->opened);
 	if (m->quant.source == CONFIG_NONE && has_quantized(m))
 		m->quant.source = CONFIG_INFERRED;
-	return m->quant.disagree ? settle(m, err) : 0;
+	if (m->quant.disagree && settle(m, err))
+		return -1;
+	return trim_biases(m, err);
 }
 
 /* ---- the model ---- */
@@ -391,9 +417,9 @@ int model_open(const char *path, unsigned flags, struct model **out,
 
 	*out = NULL;
 	if (net_is_address(path))
-		return err_set(err, ERR_UNSUP, "%s: only the MODEL of "
-			       "gptq-inspect may be an address; fetch the "
-			       "folder first", path);
+		return err_set(err, ERR_UNSUP, "%s: only gptq-inspect and "
+			       "gptq-quantize --plan look at an address; fetch "
+			       "the folder first", path);
 	if (io_place_open(path, NULL, &place, err))
 		return -1;
 	return model_open_place(place, flags, out, err);

@@ -1,6 +1,6 @@
 /* model_files.h - which files of a directory are the model's weights; between
  * the files of model only.
- * Source: gptq-formats(5) section 1.6. */
+ * Source: gptq-formats(5) "Sharded checkpoints". */
 #ifndef LIBFMT_MODEL_FILES_H
 #define LIBFMT_MODEL_FILES_H
 

@@ -54,20 +54,6 @@ static int compile(const char *text, uint32_t more, struct rule *r,
 		       (const char *)why, (size_t)at);
 }
 
-static int read_switch(const struct cJSON *o, const char *key, int8_t *out,
-		       struct err *err)
-{
-	const struct cJSON *j = json_find(o, key);
-	bool b = false;
-
-	if (!j || json_is_null(j))
-		return 0;
-	if (json_get_bool(o, key, &b, err))
-		return -1;
-	*out = b;
-	return 0;
-}
-
 static int read_rule(const struct cJSON *j, struct rule *r, struct err *err)
 {
 	const char *text = json_key(j);
@@ -86,8 +72,8 @@ static int read_rule(const struct cJSON *j, struct rule *r, struct err *err)
 	if (json_get_u32(j, "bits", 1, 32, &r->bits, err) ||
 	    json_get_i32(j, "group_size", -1, QL_DIM_MAX, &r->group_size,
 			 err) ||
-	    read_switch(j, "desc_act", &r->desc_act, err) ||
-	    read_switch(j, "sym", &r->sym, err))
+	    json_get_switch(j, "desc_act", &r->desc_act, err) ||
+	    json_get_switch(j, "sym", &r->sym, err))
 		return -1;
 	return 0;
 }

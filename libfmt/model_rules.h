@@ -3,7 +3,7 @@
  * A key is a regular expression on the module's full name, matched from its
  * start and not to its end.  "-:" in front: not quantized.  The first rule that
  * matches wins, the negative ones are asked first.
- * Source: gptq-formats(5) section 6.4. */
+ * Source: gptq-formats(5) "Dynamic rules". */
 #ifndef LIBFMT_MODEL_RULES_H
 #define LIBFMT_MODEL_RULES_H
 

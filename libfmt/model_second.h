@@ -4,7 +4,8 @@
  * In this order: marker tensors that TGI's quantizer writes, the metadata of
  * safetensors files that AutoGPTQ writes, and names such as
  * "llama-7b-4bit-128g.act-order.safetensors".  All are hints: the tensors have
- * the last word.  Source: gptq-formats(5) sections 1.5, 5.4 and 5.5. */
+ * the last word.  Source: gptq-formats(5) "File names
+ * and markers". */
 #ifndef LIBFMT_MODEL_SECOND_H
 #define LIBFMT_MODEL_SECOND_H
 

@@ -5,7 +5,7 @@
  * Old writers kept buffers and zero biases, some loaders added markers, and
  * wrappers put a prefix in front of every name.  None of this changes a
  * weight, but loaders that compare names with their own list stop at it.
- * Source: gptq-formats(5) sections 0.2, 5.4 and 12.3. */
+ * Source: gptq-formats(5) "Tensor names". */
 #ifndef LIBFMT_MODEL_TIDY_H
 #define LIBFMT_MODEL_TIDY_H
 

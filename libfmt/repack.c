@@ -208,9 +208,10 @@ static int write_all(struct run *r, struct err *err)
 {
 	const struct repack_job *job = r->job;
 	struct pool pool = {
-		.count = r->count, .threads = job->threads, .fn = move_item,
+		.count = r->count, .fn = move_item,
 		.cost = item_cost, .ctx = r, .what = "repack",
-		.progress = job->progress
+		.progress = job->progress,
+		.threads = repack_threads(job, r->ways)
 	};
 
 	if (st_writer_create(r->writer, job->out, job->shard_size, err) ||

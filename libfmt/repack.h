@@ -41,6 +41,8 @@ struct repack_job {
 	enum dtype dense_type;     /* F16, BF16, F32 for --to dense */
 	enum dtype cast;           /* of dense matrices in GGUF; DT_NONE: as
 				      they are */
+	enum dtype scales;         /* of packed layers; DT_NONE: as they are, or
+				      F16 where the target has no other */
 	enum repack_order order;
 	uint32_t group_size;       /* split groups to this size; 0: no */
 	uint32_t bits;             /* widen codes to this; 0: no */
@@ -55,8 +57,8 @@ struct repack_job {
 	bool fix;                  /* what repack_fix.c settles; the model is
 				      one opened with MODEL_TIDY */
 	enum repack_sym sym;       /* of repack_fix_sym */
-	uint32_t threads;          /* bytes written do not depend on it; each
-				      holds one layer in memory */
+	uint32_t threads;          /* bytes written do not depend on it; fewer
+				      where layers would not fit 1.5 GiB */
 	const struct progress *progress;
 };
 

@@ -17,7 +17,14 @@ static uint32_t real_group(int32_t said, const struct ql_spec *s)
 	return said <= 0 || (uint32_t)said > s->in ? s->in : (uint32_t)said;
 }
 
-/* Do the old rules describe each layer as its tensors are, and will be? */
+static bool has_list(const struct repack_job *job)
+{
+	return json_count(json_find(job->model->quant.tree,
+				    "modules_in_block_to_quantize")) > 0;
+}
+
+/* Do the old rules describe each layer as its tensors are, and will be?  With
+ * `fix` also to readers that join layers. */
 static int rules_hold(const struct repack_job *job,
 		      const struct repack_ways *w, bool *hold, struct err *err)
 {
@@ -33,7 +40,10 @@ static int rules_hold(const struct repack_job *job,
 		if (packed ? skip || l->odd & (QF_ODD_BITS | QF_ODD_GROUP) ||
 				     w->way[i].spec.bits != l->spec.bits ||
 				     w->way[i].straight || w->way[i].split :
-			     l->format && !skip)
+			     (l->format && !skip) ||
+				     survey_dense_unsaid(job->model, l))
+			*hold = false;
+		if (job->fix && survey_fused_missed(job->model, job->survey, l))
 			*hold = false;
 	}
 	return 0;
@@ -65,22 +75,30 @@ static bool as_all(const struct survey_layer *l, const struct config_out *c)
 	       l->spec.group_size == real_group(c->group_size, &l->spec);
 }
 
-/* Is there a quantized layer that is not as `c` says of all? */
+/* Is there a layer that is not as `c` says of all, or a linear of a block that
+ * is dense without a list that says so? */
 static bool exceptions(const struct repack_job *job, const struct survey *s,
 		       const struct config_out *c)
 {
-	for (uint32_t i = 0; i < s->count; i++)
-		if (repack_target(job, &s->layer[i]) &&
-		    !as_all(&s->layer[i], c))
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct survey_layer *l = &s->layer[i];
+		enum llama_linear which;
+		uint32_t block;
+
+		if (repack_target(job, l) ? !as_all(l, c) : !has_list(job) &&
+		    !llama_linear_parse(l->module->name, &block, &which))
 			return true;
+	}
 	return false;
 }
 
-/* The rule of one layer; a negative one for a linear that stayed dense. */
-static int add_rule(struct cJSON *rules, const struct survey_layer *l,
-		    bool packed, struct err *err)
+/* The rule of a layer under this name; a negative one for a linear that stayed
+ * dense. */
+static int add_named(struct cJSON *rules, const char *name,
+		     const struct survey_layer *l, bool packed,
+		     struct err *err)
 {
-	char *key = exact_rule(packed ? "+:" : "-:", l->module->name, err);
+	char *key = exact_rule(packed ? "+:" : "-:", name, err);
 	struct cJSON *o;
 
 	if (!key)
@@ -96,6 +114,48 @@ static int add_rule(struct cJSON *rules, const struct survey_layer *l,
 	return 0;
 }
 
+/* Are all of the slot as the layer is? */
+static bool slot_is_alike(const struct repack_job *job, const struct survey *s,
+			  const struct survey_layer *l, uint32_t block,
+			  enum llama_slot slot)
+{
+	for (int i = 0; i < LLAMA_LINEARS; i++) {
+		const struct survey_layer *p;
+		int64_t at = repack_find(s, block, (enum llama_linear)i);
+
+		if (llama_slot_of((enum llama_linear)i) != slot)
+			continue;
+		p = at < 0 ? NULL : &s->layer[at];
+		if (!p || !repack_target(job, p) != !repack_target(job, l) ||
+		    (repack_target(job, l) &&
+		     (p->spec.bits != l->spec.bits ||
+		      p->spec.group_size != l->spec.group_size)))
+			return false;
+	}
+	return true;
+}
+
+/* The rule of one layer; with that of q or gate also one by the name that
+ * readers give to what they join with it. */
+static int add_rule(const struct repack_job *job, struct cJSON *rules,
+		    const struct survey *s, const struct survey_layer *l,
+		    struct err *err)
+{
+	bool packed = repack_target(job, l) != NULL;
+	enum llama_linear which;
+	char name[LLAMA_NAME];
+	uint32_t block;
+
+	if (add_named(rules, l->module->name, l, packed, err))
+		return -1;
+	if (llama_linear_parse(l->module->name, &block, &which) ||
+	    (which != LLAMA_Q && which != LLAMA_GATE) ||
+	    !slot_is_alike(job, s, l, block, llama_slot_of(which)))
+		return 0;
+	return add_named(rules, llama_fused_name(block, llama_slot_of(which),
+						 name), l, packed, err);
+}
+
 /* Rules from the tensors: exact names, negatives first, so that readers that
  * sort them and readers that do not agree. */
 static int make_rules(const struct repack_job *job, const struct survey *s,
@@ -108,12 +168,12 @@ static int make_rules(const struct repack_job *job, const struct survey *s,
 	for (uint32_t i = 0; i < s->count; i++)
 		if (!repack_target(job, &s->layer[i]) &&
 		    strcmp(s->layer[i].module->name, LLAMA_HEAD) != 0 &&
-		    add_rule(*out, &s->layer[i], false, err))
+		    add_rule(job, *out, s, &s->layer[i], err))
 			return -1;
 	for (uint32_t i = 0; i < s->count; i++)
 		if (repack_target(job, &s->layer[i]) &&
 		    !as_all(&s->layer[i], c) &&
-		    add_rule(*out, &s->layer[i], true, err))
+		    add_rule(job, *out, s, &s->layer[i], err))
 			return -1;
 	return 0;
 }
@@ -197,17 +257,34 @@ static bool is_some(const struct repack_job *job, const char *name,
 	return false;
 }
 
-/* Readers take an absent list for "all linears".  So one is written only where
- * there was one, some linears are dense, and they are so in every block. */
+/* Is there a dense linear that loaders would build quantized? */
+static bool has_dense_linear(const struct repack_job *job)
+{
+	for (uint32_t i = 0; i < job->survey->count; i++) {
+		const struct survey_layer *l = &job->survey->layer[i];
+		enum llama_linear which;
+		uint32_t block;
+
+		if (!repack_target(job, l) &&
+		    !llama_linear_parse(l->module->name, &block, &which))
+			return true;
+	}
+	return false;
+}
+
+/* Some readers know rules and some a list, and these take an absent one for
+ * "all linears".  So one is written where there was one, or where nothing was
+ * said before of dense linears; and where these are dense in every block. */
 static int put_modules(const struct repack_job *job, struct cJSON *quant,
 		       struct err *err)
 {
 	static const char key[] = "modules_in_block_to_quantize";
+	const struct config_quant *q = &job->model->quant;
 	struct cJSON *list;
 	bool ok;
 
-	if (!json_find(job->model->quant.tree, key) ||
-	    !is_some(job, NULL, false))
+	if (json_find(q->tree, key) ? !is_some(job, NULL, false) :
+				      q->dynamic || !has_dense_linear(job))
 		return 0;
 	list = cJSON_CreateArray();
 	ok = list != NULL;
@@ -234,6 +311,12 @@ static int put_modules(const struct repack_job *job, struct cJSON *quant,
 
 /* ---- the files ---- */
 
+static const char *dtype_name(enum dtype type)
+{
+	return type == DT_BF16 ? "bfloat16" :
+	       type == DT_F32 ? "float32" : "float16";
+}
+
 /* --fix says of the head what the tensors show. */
 static struct config_edit edits(const struct repack_job *job,
 				const struct repack_ways *w)
@@ -244,6 +327,8 @@ static struct config_edit edits(const struct repack_job *job,
 	bool head = model_module(job->model, LLAMA_HEAD) != NULL;
 	struct config_edit e = { NULL, CONFIG_TIE_KEEP, w->inter };
 
+	if (job->to && job->scales != DT_NONE) /* what it computes with */
+		e.dtype = dtype_name(job->scales);
 	if (!job->fix || !c)
 		return e;
 	if (c->tied && head)
@@ -310,7 +395,6 @@ int repack_config_write(const struct repack_job *job,
 	if (job->to && job->survey->quantized)
 		return write_quantized(job, w, anew, err);
 	if (job->survey->quantized)
-		edit.dtype = job->dense_type == DT_BF16 ? "bfloat16" :
-			     job->dense_type == DT_F32 ? "float32" : "float16";
+		edit.dtype = dtype_name(job->dense_type);
 	return config_write(job->out, job->model->config, NULL, &edit, err);
 }

@@ -52,7 +52,8 @@ struct means {
 };
 
 /* A quantizer rounds to nearest, so that the mean of a group's codes is about
- * its true zero: trained weights have a mean near 0, and far below a scale. */
+ * its true zero: trained weights have a mean near 0, and far below a scale.
+ * Groups whose stored zero is the middle one do not tell. */
 static int add_means(const struct ql *ql, struct means *m, struct err *err)
 {
 	const struct ql_spec *s = &ql->spec;
@@ -78,7 +79,8 @@ static int add_means(const struct ql *ql, struct means *m, struct err *err)
 			double mean = (double)sum[g] / (count[g] ?
 							count[g] : 1);
 
-			if (!count[g])
+			if (!count[g] || ql->zero[(size_t)n * s->groups + g] ==
+						 (float)mid)
 				continue;
 			m->stored += (mean - zero) * (mean - zero);
 			m->middle += (mean - mid) * (mean - mid);

@@ -11,7 +11,7 @@
  *	            that share a key-value head
  *	the others  read the residual stream, whose order all layers share: no
  *
- * Source: gptq-formats(5) section 11.3. */
+ * Source: gptq-formats(5) "Moves without loss". */
 #include "repack_impl.h"
 
 #include "base/mem.h"

@@ -1,6 +1,6 @@
 /* The configs of layouts that are not of GPTQ's own family, from the tensors
  * as they are written: AWQ and compressed-tensors.
- * Source: gptq-formats(5) sections 8.1 and 9.3. */
+ * Source: gptq-formats(5) "AWQ" and "compressed-tensors". */
 #include "repack_impl.h"
 
 #include "base/err.h"

@@ -176,55 +176,6 @@ static int add_items(struct work *w, struct err *err)
 
 /* ---- pouring ---- */
 
-/* Rows of one head change places; `room` has the bytes of a head. */
-static void turn(uint8_t *rows, uint32_t count, uint64_t bytes, uint32_t head,
-		 uint8_t *room)
-{
-	for (uint32_t n = 0; n < count; n += head) {
-		uint8_t *at = rows + n * bytes;
-
-		for (uint32_t i = 0; i < head; i++)
-			memcpy(room + tensor_turned_row(i, head) * bytes,
-			       at + i * bytes, bytes);
-		memcpy(at, room, head * bytes);
-	}
-}
-
-/* Through the neutral layer into blocks [out][in / 32], a whole layer at a
- * time. */
-static int pour_layer(const struct work *w, const struct gguf_item *item,
-		      struct err *err)
-{
-	const struct qf_module *module = item->layer->module;
-	uint64_t size = item->plan.part[0].bytes;
-	uint32_t rows = item->way->spec.out;
-	uint64_t bytes = size / rows;
-	void *part[QF_PARTS] = { NULL };
-	uint8_t *room = NULL;
-	struct ql ql;
-	int ret = -1;
-
-	if (survey_read(w->job->model, module, &ql, err))
-		return -1;
-	part[0] = mem_alloc(size, 1, err);
-	room = mem_alloc(item->turned, bytes, err);
-	if (!part[0] || !room)
-		goto out;
-	if (repack_way_apply(item->way, &ql, err) ||
-	    w->job->to->write(&ql, part, err)) {
-		err_ctx(err, "%s", module->name);
-		goto out;
-	}
-	if (item->turned)
-		turn(part[0], rows, bytes, item->turned, room);
-	ret = st_writer_pour(w->writer, item->id, 0, part[0], size, err);
-out:
-	ql_release(&ql);
-	free(part[0]);
-	free(room);
-	return ret;
-}
-
 static int move_item(void *ctx, uint32_t i, struct err *err)
 {
 	struct work *w = ctx;
@@ -234,8 +185,12 @@ static int move_item(void *ctx, uint32_t i, struct err *err)
 	int ret;
 
 	if (item->layer) {
-		ret = pour_layer(w, item, err);
-		repack_gguf_forget(m, item->layer->module);
+		struct repack_item layer = { item->layer, item->way, NULL,
+					     item->plan, item->id };
+
+		ret = repack_rows_pour(w->job, &layer, item->turned, w->writer,
+				       err);
+		repack_forget(m, item->layer->module);
 		return ret;
 	}
 	/* what stays as it is needs no way through our memory */
@@ -323,17 +278,11 @@ static uint32_t common_group(const struct work *w)
 	for (uint32_t i = 0; i < w->job->survey->count; i++) {
 		const struct survey_layer *l = &w->job->survey->layer[i];
 		const struct ql_spec *s = &w->ways->way[i].spec;
-		uint32_t a = s->groups == 1 ? s->in : s->group_size;
 
 		if (!l->format || l->table)
 			continue;
 		rows &= s->groups == 1;
-		while (a) {
-			uint32_t b = gcd % a;
-
-			gcd = a;
-			a = b;
-		}
+		gcd = repack_gcd(gcd, s->groups == 1 ? s->in : s->group_size);
 	}
 	return !gcd ? 1 : rows ? 0 : gcd;
 }
@@ -430,7 +379,8 @@ int repack_gguf_run(const struct repack_job *job,
 {
 	struct work w = { .job = job, .ways = ways, .action = action,
 			  .report = out };
-	struct pool pool = { .threads = job->threads, .fn = move_item,
+	struct pool pool = { .threads = repack_threads(job, ways),
+		.fn = move_item,
 		.cost = item_cost, .ctx = &w, .what = "repack",
 		.progress = job->progress };
 	int ret = -1;

@@ -35,9 +35,6 @@ int repack_gguf_run(const struct repack_job *job,
  * biases of old packers. */
 bool repack_gguf_drops(const struct tensor *t, const struct llama_config *c);
 
-/* None of a module's tensors will be read soon. */
-void repack_gguf_forget(const struct model *m, const struct qf_module *q);
-
 /* Compare job->model with the file: the weights of all linears bit for bit (or,
  * with lossy, by how much they differ at most and on average), and every
  * other tensor as it should have been converted. */

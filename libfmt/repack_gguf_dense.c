@@ -100,12 +100,6 @@ out:
 	return ret;
 }
 
-void repack_gguf_forget(const struct model *m, const struct qf_module *q)
-{
-	for (uint32_t i = 0; i < q->count; i++)
-		model_forget(m, &q->part[i], 0, q->part[i].size);
-}
-
 /* ---- from a file into a folder ---- */
 
 /* Does every element survive? */

@@ -23,33 +23,27 @@ static int prove_layer(void *ctx, uint32_t i, struct err *err)
 	const struct proof *p = ctx;
 	const struct survey_layer *l = &p->job->survey->layer[i];
 	const struct qf_module *m = model_module(p->back, l->module->name);
-	struct ql was, is = { 0 };
-	int ret = -1;
+	const struct repack_way *w = &p->ways->way[i];
+	struct repack_pair pair = { p->job->model, p->back, l->module, m };
+	int ret;
 
 	if (!l->format)
 		return 0;
 	if (!m)
 		return err_set(err, ERR_CHECK, "%s: not in the result",
 			       l->module->name);
-	if (survey_read(p->job->model, l->module, &was, err))
-		return -1;
-	if (survey_read(p->back, m, &is, err) ||
-	    ql_compare_moved(&was, &p->ways->way[i].map, &is, &p->diff[i],
-			     err))
-		goto out;
-	if (p->diff[i].unequal && p->job->to != &qf_gguf_lossy) {
-		err_set(err, ERR_CHECK, "%s: %llu weights differ, the largest "
-			"by %g at output %u, input %u", m->name,
-			(unsigned long long)p->diff[i].unequal,
-			p->diff[i].max_abs, p->diff[i].n, p->diff[i].k);
-		goto out;
-	}
-	ret = 0;
-out:
-	ql_release(&was);
-	ql_release(&is);
-	repack_gguf_forget(p->job->model, l->module);
-	repack_gguf_forget(p->back, m);
+	ret = repack_same_codes(&pair, w, err);
+	if (!ret)
+		ret = repack_rows_compare(&pair, &w->map, &p->diff[i], err);
+	else if (ret > 0)
+		ret = 0; /* diff says so too */
+	if (!ret && p->diff[i].unequal && p->job->to != &qf_gguf_lossy)
+		ret = err_set(err, ERR_CHECK, "%s: %llu weights differ, the "
+			      "largest by %g at output %u, input %u", m->name,
+			      (unsigned long long)p->diff[i].unequal,
+			      p->diff[i].max_abs, p->diff[i].n, p->diff[i].k);
+	repack_forget(p->job->model, l->module);
+	repack_forget(p->back, m);
 	return ret;
 }
 
@@ -100,34 +94,13 @@ out:
 	return ret;
 }
 
-#define PIECE ((uint64_t)4 << 20)
-
-/* Large tables are copied as they are: by the piece, so that neither file has
- * all of one in memory. */
-static int same_bytes(const struct proof *p, const struct tensor *was,
-		      const struct tensor *is, struct err *err)
-{
-	const char *a = was->data, *b = is->data;
-
-	for (uint64_t at = 0; at < was->size; at += PIECE) {
-		uint64_t n = was->size - at < PIECE ? was->size - at : PIECE;
-
-		if (memcmp(a + at, b + at, n) != 0)
-			return err_set(err, ERR_CHECK, "%s: the copy differs",
-				       was->name);
-		model_forget(p->job->model, was, at, n);
-		model_forget(p->back, is, at, n);
-	}
-	return 0;
-}
-
 static int prove_copy(const struct proof *p, const struct tensor *was,
 		      const struct tensor *is, struct err *err)
 {
-	if (was->type == is->type && was->size == is->size &&
-	    was->rank == is->rank && was->dim[0] == is->dim[0] &&
-	    !was->turned && !is->turned)
-		return same_bytes(p, was, is, err);
+	if (was->type == is->type && !was->turned && !is->turned)
+		return repack_same_bytes(p->job->model, was, p->back, is) ? 0 :
+			err_set(err, ERR_CHECK, "%s: the copy differs",
+				was->name);
 	if (repack_gguf_same(was, is, err))
 		return -1;
 	model_forget(p->job->model, was, 0, was->size);
@@ -203,7 +176,8 @@ int repack_gguf_prove(const struct repack_job *job,
 {
 	struct proof p = { .job = job, .ways = ways };
 	struct pool pool = {
-		.count = job->survey->count, .threads = job->threads,
+		.count = job->survey->count,
+		.threads = repack_threads(job, ways),
 		.fn = prove_layer, .cost = layer_cost, .ctx = &p,
 		.what = "check", .progress = job->progress
 	};

@@ -3,6 +3,7 @@
 #define LIBFMT_REPACK_IMPL_H
 
 #include "base/err.h"
+#include "layout/qfmt_codes.h"
 #include "layout/qlop.h"
 #include "llama.h"
 #include "model.h"
@@ -57,6 +58,10 @@ int64_t repack_find(const struct survey *s, uint32_t block,
 /* No steps, but a reason. */
 void repack_way_refuse(struct repack_way *w, const char *fmt, ...)
 	ERR_PRINTF(2, 3);
+/* Of sizes: the largest that both are multiples of (one may be 0), and the
+ * smallest that is a multiple of both. */
+uint32_t repack_gcd(uint32_t a, uint32_t b);
+uint32_t repack_lcm(uint32_t a, uint32_t b);
 
 /* ---- repack_plan.c: what to do, and why not ---- */
 
@@ -96,9 +101,65 @@ int repack_layer_plan(const struct repack_job *job,
 int repack_layer_convert(const struct repack_job *job,
 			 const struct repack_item *item, struct st_writer *w,
 			 struct err *err);
-/* Its pages are not needed again soon: memory stays bounded by the layers
- * under way, not by the files. */
-void repack_layer_forget(const struct model *m, const struct qf_module *q);
+/* Does it go from layout to layout tile by tile (repack_open tells whether the
+ * source has tiles), or must all its codes be in memory? */
+bool repack_by_tiles(const struct repack_job *job,
+		     const struct repack_item *item);
+/* Read a layer and take the steps of `way` (NULL: none).  With `tiles` its
+ * codes stay where they are if they can, and words->how is set. */
+int repack_open(const struct model *m, const struct qf_module *module,
+		const struct repack_way *way, bool tiles, struct ql *ql,
+		struct qf_words *words, struct err *err);
+void repack_close(struct ql *ql, struct qf_words *words);
+/* How many threads work at once: as many as were asked for, if the layers that
+ * they hold together stay within 1.5 GiB. */
+uint32_t repack_threads(const struct repack_job *job,
+			const struct repack_ways *w);
+/* Pages of a module are not needed again soon: memory stays bounded by the
+ * layers under way, not by the files. */
+void repack_forget(const struct model *m, const struct qf_module *q);
+/* ---- repack_rows.c: a layer by bands of its outputs ---- */
+
+/* Open, then look at bands n, n + step, ...: each is the layer of some rows,
+ * valid until the next. */
+struct repack_rows {
+	/* set before opening */
+	const struct model *m;
+	const struct qf_module *module;
+	const struct repack_way *way; /* whose steps are taken; NULL: none */
+	uint32_t unit;         /* a band has whole runs of so many rows */
+
+	struct ql ql;          /* without codes where words.how is set */
+	struct qf_words words;
+	uint32_t step;         /* rows of a band; the last may have less */
+	struct ql band;        /* what was asked for last */
+	uint8_t *room, *across; /* a band's codes, one way and the other */
+};
+int repack_rows_open(struct repack_rows *r, struct err *err);
+const struct ql *repack_rows_at(struct repack_rows *r, uint32_t n);
+/* The other way: all rows, `count` <= 128 inputs from k on, a multiple of
+ * 128. */
+int repack_rows_across(struct repack_rows *r, uint32_t k, uint32_t count,
+		       const struct ql **out, struct err *err);
+void repack_rows_close(struct repack_rows *r);
+/* Encode a layer that its target keeps row by row, dense or in GGUF, and pour
+ * when w is not NULL; the rows of each `turned` change places (0: none). */
+int repack_rows_pour(const struct repack_job *job,
+		     const struct repack_item *item, uint32_t turned,
+		     struct st_writer *w, struct err *err);
+/* A layer before and after. */
+struct repack_pair {
+	const struct model *was, *is;
+	const struct qf_module *from, *to;
+};
+/* Weights are the same where code, scale and zero are: that takes no more than
+ * one look at either file.  1: proven so, 0: the weights themselves have to be
+ * compared. */
+int repack_same_codes(const struct repack_pair *p, const struct repack_way *w,
+		      struct err *err);
+/* ql_compare_moved of the two. */
+int repack_rows_compare(const struct repack_pair *p, const struct ql_map *map,
+			struct ql_diff *diff, struct err *err);
 /* Row n of a layer as bytes of a dense type; `row` is scratch [in].  A finite
  * weight that the type cannot hold is ERR_UNSUP. */
 int repack_dense_row(const struct ql *ql, uint32_t n, enum dtype type,
@@ -139,5 +200,9 @@ int repack_config_foreign(const struct repack_job *job,
 /* Compare job->model with what lies in job->out; *weights counts. */
 int repack_prove(const struct repack_job *job, const struct repack_ways *w,
 		 uint64_t *weights, struct err *err);
+/* Tensors of m and of `back` that are to be copies; their pages are given back
+ * on the way. */
+bool repack_same_bytes(const struct model *m, const struct tensor *was,
+		       const struct model *back, const struct tensor *is);
 
 #endif

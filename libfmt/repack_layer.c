@@ -4,13 +4,10 @@
 #include "base/io.h"
 #include "base/mem.h"
 #include "container/st.h"
+#include "layout/qfmt_moved.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Dense rows are poured in pieces of about this many bytes. */
-#define PIECE (4u << 20)
 
 static void dense_plan(const struct ql_spec *spec, enum dtype type,
 		       struct qf_plan *plan)
@@ -38,85 +35,91 @@ int repack_layer_plan(const struct repack_job *job,
 	return 0;
 }
 
-/* Where rounding to nearest gives infinity. */
-static float overflow_at(enum dtype type)
+/* ---- packed layers ---- */
+
+/* Strips are about this large: what is read for one, its tiles and the strip
+ * itself stay in the second-level cache. */
+#define STRIP ((uint64_t)512 << 10)
+
+/* A layer on its way. */
+struct passing {
+	const struct repack_item *item;
+	const struct qfmt *to;
+	struct ql ql;          /* without codes where words.how is set */
+	struct qf_words words;
+};
+
+/* The codes, from the source's words to strips of the target's. */
+static int pour_strips(const struct passing *p, struct st_writer *w,
+		       struct err *err)
 {
-	return type == DT_F16 ? 65520.0f :
-	       type == DT_BF16 ? 0x1.ffp127f : INFINITY;
-}
+	const struct qf_codes *how = p->to->codes;
+	const struct ql_spec *s = &p->ql.spec;
+	uint64_t total = p->item->plan.part[0].bytes;
+	uint32_t end = how->by_out ? s->out : s->in;
+	uint32_t unit = how->by_out ? BITS_TILE_OUT : BITS_TILE_IN;
+	uint64_t fit = STRIP / (total / end + 1) / unit * unit;
+	/* moved codes come in an order of their own */
+	uint32_t step = p->words.moved && p->words.how->by_out != how->by_out ?
+				end :
+			fit < unit ? unit : fit < end ? (uint32_t)fit : end;
+	/* what one step takes: of a stream of inputs, whole words */
+	uint64_t bytes = step == end ? total :
+			 how->by_out ? total / end * step :
+				       (uint64_t)s->out * step / 8 * s->bits;
+	uint8_t *strip = mem_alloc(bytes, 1, err);
+	int ret = strip ? 0 : -1;
 
-int repack_dense_row(const struct ql *ql, uint32_t n, enum dtype type,
-		     float *row, void *out, struct err *err)
-{
-	float end = overflow_at(type);
+	for (uint32_t at = 0; !ret && at < end; at += step) {
+		uint64_t off = (uint64_t)(at / step) * bytes;
+		uint64_t n = total - off < bytes ? total - off : bytes;
+		uint32_t part = end - at < step ? end - at : step;
+		struct qf_strip to = { s->bits, s->out, s->in, strip };
 
-	ql_dequant_row(ql, n, row);
-	for (uint32_t k = 0; k < ql->spec.in; k++)
-		if (fabsf(row[k]) >= end && isfinite(row[k]))
-			return err_set(err, ERR_UNSUP,
-				       "weight %g at output %u, input %u does "
-				       "not fit %s", (double)row[k], n, k,
-				       tensor_dtype_name(type));
-	if (tensor_store_f32(row, ql->spec.in, type, out))
-		return err_set(err, ERR_UNSUP, "weights cannot be %s",
-			       tensor_dtype_name(type));
-	return 0;
-}
-
-static int pour_dense(const struct repack_job *job, const struct ql *ql,
-		      const struct repack_item *item, struct st_writer *w,
-		      struct err *err)
-{
-	size_t bytes = ql->spec.in * (tensor_dtype_bits(job->dense_type) / 8);
-	uint32_t rows = bytes < PIECE ? (uint32_t)(PIECE / bytes) : 1;
-	float *row = mem_alloc(ql->spec.in, sizeof(*row), err);
-	uint8_t *piece = mem_alloc(rows, bytes, err);
-	int ret = -1;
-
-	if (!row || !piece)
-		goto out;
-	for (uint32_t n = 0; n < ql->spec.out;) {
-		uint64_t at = n * (uint64_t)bytes;
-		uint32_t i = 0;
-
-		for (; i < rows && n < ql->spec.out; i++, n++)
-			if (repack_dense_row(ql, n, job->dense_type, row,
-					     piece + i * bytes, err))
-				goto out;
-		if (w && st_writer_pour(w, item->id, at, piece, i * bytes,
-					err))
-			goto out;
+		*(how->by_out ? &to.out : &to.in) = part;
+		qf_codes_pass(&p->words, how->by_out ? at : 0,
+			      how->by_out ? 0 : at, how, &to);
+		ret = st_writer_pour(w, p->item->id, off, strip, n, err);
 	}
-	ret = 0;
-out:
-	free(row);
-	free(piece);
+	free(strip);
 	return ret;
 }
 
-static int pour_packed(const struct repack_job *job, const struct ql *ql,
-		       const struct repack_item *item, struct st_writer *w,
+/* *again: the layer's codes are needed in full. */
+static int pour_packed(struct passing *p, struct st_writer *w, bool *again,
 		       struct err *err)
 {
+	const struct qf_plan *plan = &p->item->plan;
+	uint32_t first = p->words.how ? 1 : 0;
 	void *part[QF_PARTS] = { NULL };
-	int ret = -1;
+	int ret = -1, done;
 
-	for (uint32_t i = 0; i < item->plan.count; i++) {
-		part[i] = mem_alloc(item->plan.part[i].bytes, 1, err);
+	for (uint32_t i = first; i < plan->count; i++) {
+		part[i] = mem_alloc(plan->part[i].bytes, 1, err);
 		if (!part[i])
 			goto out;
 	}
-	if (repack_target(job, item->layer)->write(ql, part, err))
+	done = p->to->write(&p->ql, part, err);
+	*again = done > 0;
+	if (done) {
+		ret = done > 0 ? 0 : -1;
 		goto out;
-	for (uint32_t i = 0; w && i < item->plan.count; i++)
-		if (st_writer_pour(w, item->id + i, 0, part[i],
-				   item->plan.part[i].bytes, err))
+	}
+	for (uint32_t i = first; w && i < plan->count; i++)
+		if (st_writer_pour(w, p->item->id + i, 0, part[i],
+				   plan->part[i].bytes, err))
 			goto out;
-	ret = 0;
+	ret = w && first ? pour_strips(p, w, err) : 0;
 out:
 	for (uint32_t i = 0; i < QF_PARTS; i++)
 		free(part[i]);
 	return ret;
+}
+
+void repack_forget(const struct model *m, const struct qf_module *q)
+{
+	for (uint32_t i = 0; i < q->count; i++)
+		model_forget(m, &q->part[i], 0, q->part[i].size);
 }
 
 /* ---- v1 and v2 ---- */
@@ -181,35 +184,115 @@ out:
 	return ret ? err_ctx(err, "%s", l->module->name) : 0;
 }
 
-void repack_layer_forget(const struct model *m, const struct qf_module *q)
+bool repack_by_tiles(const struct repack_job *job,
+		     const struct repack_item *item)
 {
-	for (uint32_t i = 0; i < q->count; i++)
-		if (q->part[i].offset != TENSOR_COPIED)
-			io_forget(m->file[q->part[i].file].src,
-				  q->part[i].offset, q->part[i].size);
+	const struct qfmt *to = repack_target(job, item->layer);
+
+	return to && to->codes && !(item->way->map.row && item->way->map.col);
+}
+
+#define BUDGET ((uint64_t)3 << 29)
+
+/* Memory that a layer takes at most, file pages included. */
+static uint64_t takes(const struct repack_job *job,
+		      const struct repack_item *item)
+{
+	const struct survey_layer *l = item->layer;
+	const struct repack_way *w = item->way;
+	uint64_t codes = (uint64_t)l->spec.in * l->spec.out;
+	uint64_t size = 0, grid = 8 * (uint64_t)l->spec.groups * l->spec.out;
+	const struct qfmt *to = repack_target(job, l);
+
+	for (uint32_t k = 0; k < l->module->count; k++)
+		size += l->module->part[k].size;
+	/* the proof has files, scales and zeros of both sides */
+	size = 2 * (size + grid);
+	if (w->map.row && !(to && to->codes))
+		return size + 2 * codes; /* ql_move's */
+	if (l->spec.sorted || (w->spec.sorted && w->spec.act_order))
+		return size + 2 * codes;
+	if (w->map.col)
+		return size + codes; /* the target's, whole */
+	return size;
+}
+
+uint32_t repack_threads(const struct repack_job *job,
+			const struct repack_ways *w)
+{
+	uint64_t most = 1, fit;
+
+	for (uint32_t i = 0; i < job->survey->count; i++) {
+		struct repack_item item = { .layer = &job->survey->layer[i],
+					    .way = &w->way[i] };
+		uint64_t bytes = item.layer->format ? takes(job, &item) : 0;
+
+		most = bytes > most ? bytes : most;
+	}
+	fit = BUDGET / most;
+	return fit < job->threads ? fit ? (uint32_t)fit : 1 : job->threads;
+}
+
+int repack_open(const struct model *m, const struct qf_module *module,
+		const struct repack_way *way, bool tiles, struct ql *ql,
+		struct qf_words *words, struct err *err)
+{
+	memset(words, 0, sizeof(*words));
+	/* what read says names the tensor by itself */
+	if (survey_open(m, module, ql, tiles ? words : NULL, err))
+		return -1;
+	if (!way)
+		return 0;
+	words->add = words->how ? ql_widen_by(&ql->spec, way->spec.bits) : 0;
+	if (!repack_way_apply(way, ql, err) &&
+	    (!words->how || !way->moved ||
+	     !qf_moved_open(words, &way->map, ql, err)))
+		return 0;
+	ql_release(ql);
+	return err_ctx(err, "%s", module->name);
+}
+
+void repack_close(struct ql *ql, struct qf_words *words)
+{
+	qf_moved_close(words);
+	ql_release(ql);
+}
+
+static int pass(const struct repack_job *job, struct passing *p, bool tiles,
+		struct st_writer *w, bool *again, struct err *err)
+{
+	const struct repack_item *item = p->item;
+	int ret;
+
+	*again = false;
+	if (repack_open(job->model, item->layer->module, item->way, tiles,
+			&p->ql, &p->words, err))
+		return -1;
+	ret = pour_packed(p, w, again, err);
+	repack_close(&p->ql, &p->words);
+	return ret ? err_ctx(err, "%s", item->layer->module->name) : 0;
 }
 
 int repack_layer_convert(const struct repack_job *job,
 			 const struct repack_item *item, struct st_writer *w,
 			 struct err *err)
 {
-	struct ql ql;
-	bool done = false;
-	int ret = -1;
+	struct passing p = { .item = item,
+			     .to = repack_target(job, item->layer) };
+	bool done = false, again = false;
+	int ret;
 
 	if (only_zeros(job, item) &&
 	    convert_zeros(job, item, w, &done, err))
 		return -1;
 	if (done)
 		return 0;
-	/* what read says names the tensor by itself */
-	if (survey_read(job->model, item->layer->module, &ql, err))
-		return -1;
-	if (!repack_way_apply(item->way, &ql, err))
-		ret = repack_target(job, item->layer) ?
-			      pour_packed(job, &ql, item, w, err) :
-			      pour_dense(job, &ql, item, w, err);
-	ql_release(&ql);
-	repack_layer_forget(job->model, item->layer->module);
-	return ret ? err_ctx(err, "%s", item->layer->module->name) : 0;
+	if (!p.to || !p.to->codes)
+		ret = repack_rows_pour(job, item, 0, w, err);
+	else
+		ret = pass(job, &p, repack_by_tiles(job, item), w, &again, err);
+	if (!ret && again)
+		ret = pass(job, &p, false, w, &again, err);
+	repack_forget(job->model, item->layer->module);
+	return ret;
 }

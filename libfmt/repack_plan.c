@@ -13,7 +13,8 @@
 #define MENDED                                                         \
 	((uint32_t)(QF_ODD_LABEL | QF_ODD_GIDX_MISSING |               \
 		    QF_ODD_GIDX_ZERO | QF_ODD_GIDX_I64 |               \
-		    QF_ODD_ZERO_SWAP3 | QF_ODD_QZEROS_MISSING))
+		    QF_ODD_ZERO_SWAP3 | QF_ODD_QZEROS_MISSING |            \
+		    QF_ODD_WORDS | QF_ODD_OUTPUTS | QF_ODD_SPARE))
 
 /* ---- what to do with each layer ---- */
 
@@ -198,7 +199,8 @@ static int try_layer(void *ctx, uint32_t i, struct err *err)
 
 	if (t->action[i] != REPACK_CONVERT ||
 	    !repack_target(t->job, item.layer) ||
-	    (spec->sym && (spec->scale_type == DT_F16 ||
+	    (spec->sym && spec->scale_type == item.layer->spec.scale_type &&
+	     (spec->scale_type == DT_F16 ||
 			   t->job->to != &qf_gguf)))
 		return 0;
 	if (repack_layer_plan(t->job, &item, &item.plan, err))
@@ -221,8 +223,8 @@ int repack_plan(const struct repack_job *job, struct repack_step **steps,
 	uint32_t count = job->survey->count;
 	struct repack_ways ways = { .mem = NULL };
 	struct trial t = { .job = job, .ways = &ways };
-	struct pool pool = { .count = count, .threads = job->threads,
-		.fn = try_layer, .ctx = &t, .what = "plan",
+	struct pool pool = { .count = count, .fn = try_layer, .ctx = &t,
+		.what = "plan",
 		.progress = job->progress };
 	enum repack_action *action = mem_alloc(count, sizeof(*action), err);
 	struct cJSON *config = NULL;
@@ -239,6 +241,7 @@ int repack_plan(const struct repack_job *job, struct repack_step **steps,
 	if (!*steps || repack_decide(job, &ways, *steps, action, err))
 		goto out;
 	t.steps = *steps;
+	pool.threads = repack_threads(job, &ways);
 	t.action = action;
 	if (pool_run(&pool, err))
 		goto out;

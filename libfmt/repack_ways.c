@@ -1,6 +1,6 @@
 /* What becomes of each layer: the steps asked for, and the sizes that the
  * result has after them. */
-#include "repack_impl.h"
+#include "repack_gguf.h"
 
 #include "base/json.h"
 #include "base/mem.h"
@@ -11,20 +11,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the MLP's inner size ---- */
-
-static uint32_t lcm(uint32_t a, uint32_t b)
+uint32_t repack_gcd(uint32_t a, uint32_t b)
 {
-	uint32_t x = a, y = b;
+	while (b) {
+		uint32_t rest = a % b;
 
-	while (y) {
-		uint32_t t = x % y;
-
-		x = y;
-		y = t;
+		a = b;
+		b = rest;
 	}
-	return a / x * b;
+	return a;
 }
+
+uint32_t repack_lcm(uint32_t a, uint32_t b)
+{
+	return a / repack_gcd(a, b) * b;
+}
+
+/* ---- the MLP's inner size ---- */
 
 static void pad_outputs(struct repack_ways *w, struct repack_way *way,
 			uint32_t inter)
@@ -56,7 +59,7 @@ static void pad_inputs(const struct repack_job *job, struct repack_ways *w,
 	if (packed && gs && gs < s->in && s->in % gs == 0 && w->inter % gs) {
 		repack_way_refuse(way, "padded to %u inputs its groups of %u "
 				  "would not be whole; --pad-mlp %u keeps them",
-				  w->inter, gs, lcm(gs, job->pad_mlp));
+				  w->inter, gs, repack_lcm(gs, job->pad_mlp));
 		return;
 	}
 	way->moved = true;
@@ -145,6 +148,18 @@ static void widen(const struct repack_job *job, struct repack_way *way)
 		way->spec.bits = (uint8_t)job->bits;
 }
 
+/* Scales of another type, if they are exact in it: that is found out where they
+ * are written. */
+static void cast(const struct repack_job *job, struct repack_way *way)
+{
+	if (way->impossible || repack_gguf_is(job))
+		return;
+	if (job->to == &qf_marlin || job->to == &qf_awq)
+		way->spec.scale_type = DT_F16;
+	else if (job->scales != DT_NONE)
+		way->spec.scale_type = job->scales;
+}
+
 /* ---- all layers ---- */
 
 struct making {
@@ -213,6 +228,10 @@ static void describe(struct repack_way *w, const struct survey_layer *l)
 		say(w, "split into groups of %u", w->split);
 	if (w->spec.bits != l->spec.bits)
 		say(w, "%u to %u bits", l->spec.bits, w->spec.bits);
+	if (l->format && w->spec.scale_type != l->spec.scale_type)
+		say(w, "scales %s to %s",
+		    tensor_dtype_name(l->spec.scale_type),
+		    tensor_dtype_name(w->spec.scale_type));
 	if (w->spec.sorted && w->spec.act_order && !l->spec.sorted)
 		say(w, "rows sorted by group");
 	if (!w->spec.sorted && l->spec.sorted && w->spec.act_order)
@@ -230,6 +249,8 @@ static void finish(const struct repack_job *job, struct repack_ways *w)
 		if (!l->broken && repack_target(job, l)) {
 			split(job, way);
 			widen(job, way);
+			if (l->format)
+				cast(job, way);
 		}
 		describe(way, l);
 		w->after.layer[i].spec = way->spec;
@@ -280,6 +301,7 @@ bool repack_way_changes(const struct repack_way *w,
 {
 	return w->moved || w->straight || w->split ||
 	       w->spec.bits != l->spec.bits ||
+	       w->spec.scale_type != l->spec.scale_type ||
 	       (l->spec.sorted && !w->spec.sorted) ||
 	       (l->spec.act_order && w->spec.sorted && !l->spec.sorted);
 }
@@ -303,6 +325,7 @@ int repack_way_apply(const struct repack_way *w, struct ql *ql,
 	/* parts were planned for these; where a step left less than that, what
 	 * it left is written out */
 	ql->spec.sorted = s->sorted;
+	ql->spec.scale_type = s->scale_type;
 	ql->spec.act_order |= s->act_order;
 	if (!s->sym)
 		ql->spec.sym = 0;

@@ -1,6 +1,8 @@
 #include "survey.h"
 
 #include "base/err.h"
+#include "base/hash.h"
+#include "base/io.h"
 #include "base/mem.h"
 #include "model.h"
 
@@ -67,13 +69,62 @@ static int look_dense(const struct qf_module *m, struct survey_layer *l)
 	return 1;
 }
 
-static void look_quantized(const struct qf_hint *hint, bool glance,
-			   struct survey_layer *l)
+/* What a glance reads of a module whose file is here, beside its map. */
+#define GLIMPSES 2u
+#define GLIMPSE 4096u
+struct glimpse {
+	struct qf_module module;
+	struct tensor part[QF_PARTS];
+	uint8_t bytes[GLIMPSES][GLIMPSE];
+};
+
+/* The module with these bytes as data; as it is, where they do not fit. */
+static const struct qf_module *glimpse(const struct model *m,
+				       const struct qf_module *module,
+				       struct glimpse *g)
 {
-	struct qf_layer q = { .module = l->module, .hint = hint,
-			      .glance = glance };
+	struct err ignored;
+	uint32_t n = 0;
+
+	if (!model_is_local(m) || module->count > QF_PARTS)
+		return module;
+	g->module = (struct qf_module) { module->name, g->part,
+					 module->count };
+	memcpy(g->part, module->part, module->count * sizeof(*g->part));
+	for (uint32_t i = 0; i < module->count; i++) {
+		struct tensor *t = &g->part[i];
+		uint64_t bytes = qf_glance(t);
+
+		if (!bytes || t->offset == TENSOR_COPIED)
+			continue;
+		if (n == GLIMPSES || bytes > GLIMPSE ||
+		    io_peek(m->file[t->file].src, t->offset, bytes,
+			    g->bytes[n], &ignored))
+			return module;
+		t->data = g->bytes[n++];
+	}
+	return &g->module;
+}
+
+static uint64_t order_of(const struct qf_module *m, bool glance)
+{
+	const struct tensor *t = qf_part(m, "g_idx");
+
+	if (!t || !t->data)
+		return 0;
+	return hash_quick(t->data, glance ? qf_glance(t) : t->size) | 1;
+}
+
+static void look_quantized(const struct model *m, const struct qf_hint *hint,
+			   bool glance, struct survey_layer *l)
+{
+	struct glimpse g;
+	struct qf_layer q = { .hint = hint, .glance = glance,
+			      .module = glance ? glimpse(m, l->module, &g) :
+						 l->module };
 	struct err err;
 
+	l->order = order_of(q.module, glance);
 	l->layout = l->format->name;
 	if (l->format->spec(&q, &l->spec, &err)) {
 		/* what is known and only not decoded keeps its sizes */
@@ -136,7 +187,7 @@ static int look(struct eye *e, const struct qf_module *module,
 	*is = true;
 	if (l->format) {
 		complete(e, module, &hint);
-		look_quantized(&hint, e->glance, l);
+		look_quantized(e->m, &hint, e->glance, l);
 		remember(e, l);
 	} else if (l->layout) {
 		l->broken = true;
@@ -303,7 +354,6 @@ static void name_format(struct survey *s)
 }
 
 #define CHUNK 64u                         /* modules read at a time */
-#define CHUNK_GLANCE 256u
 #define GLANCE_FROM ((uint64_t)4 << 20)   /* bytes that are read in full */
 
 /* What reading in full would read. */
@@ -320,7 +370,6 @@ static uint64_t small_bytes(const struct model *m)
 static int survey(const struct model *m, bool glance, struct survey *out,
 		  struct err *err)
 {
-	const uint32_t chunk = glance ? CHUNK_GLANCE : CHUNK;
 	struct eye eye = { m, glance, -1, -1 };
 
 	memset(out, 0, sizeof(*out));
@@ -328,15 +377,15 @@ static int survey(const struct model *m, bool glance, struct survey *out,
 	out->layer = mem_alloc(m->module_count, sizeof(*out->layer), err);
 	if (!out->layer)
 		return -1;
-	model_scattered(m, true);
+	model_scattered(m, !glance);
 	for (uint32_t i = 0; i < m->module_count; i++) {
 		bool is = false;
 
-		if (i % chunk == 0)
+		if (i % CHUNK == 0 && !glance) {
 			model_forget_all(m);
-		if (i % chunk == 0 && !glance &&
-		    model_expect(m, i, chunk, err))
-			goto fail;
+			if (model_expect(m, i, CHUNK, err))
+				goto fail;
+		}
 		if (look(&eye, &m->module[i], &out->layer[out->count], &is,
 			 err))
 			goto fail;
@@ -392,8 +441,15 @@ bool survey_owns(const struct survey_layer *l, const struct tensor *t)
 int survey_read(const struct model *m, const struct qf_module *module,
 		struct ql *ql, struct err *err)
 {
+	return survey_open(m, module, ql, NULL, err);
+}
+
+int survey_open(const struct model *m, const struct qf_module *module,
+		struct ql *ql, struct qf_words *words, struct err *err)
+{
 	struct qf_hint hint;
-	struct qf_layer l = { .module = module, .hint = &hint };
+	struct qf_layer l = { .module = module, .hint = &hint,
+			      .words = words };
 	const struct qfmt *f;
 	bool skip;
 

@@ -22,6 +22,8 @@ struct survey_layer {
 	struct ql_spec spec;        /* in, out, bits (of the element type) are
 				       set for dense ones too */
 	uint32_t odd;               /* enum qf_odd */
+	uint64_t order;             /* hash of what was seen of g_idx: equal
+				       for equal ones; 0: nothing was seen */
 	bool bias;
 	bool table;                 /* quantized, but no linear: its rows are
 				       looked up (embeddings in GGUF) */
@@ -65,9 +67,22 @@ int survey_order(const char *a, const char *b);
 /* Does tensor t of a quantized layer's module hold its weights?  (All of its
  * layout do, and a weight beside them; a bias does not.) */
 bool survey_owns(const struct survey_layer *l, const struct tensor *t);
+/* Loaders that run q k v, or gate and up, as one look `dynamic` up by the name
+ * of the whole.  Does that tell them something else than what l is, although
+ * all of its slot are alike? */
+bool survey_fused_missed(const struct model *m, const struct survey *s,
+			 const struct survey_layer *l);
+/* A dense linear of a block, which no rule and no list in the config leaves
+ * out of what is quantized. */
+bool survey_dense_unsaid(const struct model *m, const struct survey_layer *l);
 /* Read a module that some layout claims, by its model's configs.  *ql is
  * zeroed on failure. */
 int survey_read(const struct model *m, const struct qf_module *module,
 		struct ql *ql, struct err *err);
+/* The same, but the codes stay where they are: ql->code is NULL and *words says
+ * how to get them.  Where they are not to be had that way (words->how is NULL)
+ * they are read. */
+int survey_open(const struct model *m, const struct qf_module *module,
+		struct ql *ql, struct qf_words *words, struct err *err);
 
 #endif

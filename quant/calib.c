@@ -21,10 +21,19 @@ struct ids {
 	size_t n, cap;
 };
 
+/* Where each document gives one window. */
+struct documents {
+	uint32_t seqlen;
+	bool drawn;      /* from anywhere in it */
+	uint64_t state;  /* of the generator */
+	size_t all, used;
+};
+
 struct source {
 	const char *file;
 	const struct tok *tok;
 	uint32_t vocab;
+	struct documents *docs; /* NULL: documents are joined */
 };
 
 static int ids_add(struct ids *ids, const uint32_t *p, size_t n,
@@ -57,6 +66,44 @@ static int ids_add_raw(struct ids *ids, int64_t id, const struct source *s,
 	return ids_add(ids, &v, 1, err);
 }
 
+/* Sebastiano Vigna's SplitMix64, public domain, prng.di.unimi.it. */
+static uint64_t random_next(uint64_t *state)
+{
+	uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
+
+	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return z ^ (z >> 31);
+}
+
+/* Evenly from 0..n-1: numbers of the last, incomplete round are drawn anew. */
+static uint64_t random_below(uint64_t *state, uint64_t n)
+{
+	uint64_t limit = UINT64_MAX - UINT64_MAX % n, v;
+
+	do
+		v = random_next(state);
+	while (v >= limit);
+	return v % n;
+}
+
+/* The ids of one document: all of them, or one window where there is one. */
+static int add_document(struct ids *ids, const uint32_t *p, size_t n,
+			const struct source *s, struct err *err)
+{
+	struct documents *d = s->docs;
+
+	if (!d)
+		return ids_add(ids, p, n, err);
+	d->all++;
+	if (n < d->seqlen)
+		return 0;
+	d->used++;
+	if (d->drawn)
+		p += random_below(&d->state, n - d->seqlen + 1);
+	return ids_add(ids, p, d->seqlen, err);
+}
+
 static int add_text(struct ids *ids, const char *text, size_t len,
 		    const struct source *s, struct err *err)
 {
@@ -77,13 +124,13 @@ static int add_text(struct ids *ids, const char *text, size_t len,
 				p[i], s->vocab);
 			goto out;
 		}
-	ret = ids_add(ids, p, n, err);
+	ret = add_document(ids, p, n, s, err);
 out:
 	free(p);
 	return ret;
 }
 
-static int add_line(struct ids *ids, const char *line, size_t len,
+static int add_json(struct ids *ids, const char *line, size_t len,
 		    const struct source *s, struct err *err)
 {
 	struct cJSON *j = NULL;
@@ -109,9 +156,28 @@ static int is_blank(const char *p, size_t n)
 	return 1;
 }
 
+/* 1 when the name ends so, a compression suffix set aside. */
+static int has_suffix(const char *file, const char *suffix)
+{
+	size_t n = strlen(file), m = strlen(suffix);
+
+	if (n > 4 && strcasecmp(file + n - 4, ".zst") == 0)
+		n -= 4;
+	else if (n > 3 && strcasecmp(file + n - 3, ".gz") == 0)
+		n -= 3;
+	return n > m && strncasecmp(file + n - m, suffix, m) == 0;
+}
+
+static int is_json(const char *file)
+{
+	return has_suffix(file, ".jsonl") || has_suffix(file, ".json");
+}
+
 static int add_lines(struct ids *ids, const char *data, size_t len,
 		     const struct source *s, struct err *err)
 {
+	int (*add)(struct ids *, const char *, size_t, const struct source *,
+		   struct err *) = is_json(s->file) ? add_json : add_text;
 	size_t at = 0, line = 1;
 
 	while (at < len) {
@@ -119,7 +185,7 @@ static int add_lines(struct ids *ids, const char *data, size_t len,
 		size_t n = nl ? (size_t)(nl - data) - at : len - at;
 
 		if (!is_blank(data + at, n) &&
-		    add_line(ids, data + at, n, s, err))
+		    add(ids, data + at, n, s, err))
 			return err_ctx(err, "line %zu", line);
 		at += n + 1;
 		line++;
@@ -196,57 +262,29 @@ out:
 	return ret ? err_ctx(err, "%s", s->file) : 0;
 }
 
-/* 1 when the name ends so, a compression suffix set aside. */
-static int has_suffix(const char *file, const char *suffix)
-{
-	size_t n = strlen(file), m = strlen(suffix);
-
-	if (n > 4 && strcasecmp(file + n - 4, ".zst") == 0)
-		n -= 4;
-	else if (n > 3 && strcasecmp(file + n - 3, ".gz") == 0)
-		n -= 3;
-	return n > m && strncasecmp(file + n - m, suffix, m) == 0;
-}
-
 static int add_file(struct ids *ids, const struct source *s, struct err *err)
 {
 	char *data = NULL;
 	size_t len = 0;
 	int ret;
 
-	if (has_suffix(s->file, ".safetensors"))
+	bool tensors = has_suffix(s->file, ".safetensors");
+
+	if (s->docs && (tensors || has_suffix(s->file, ".ids")))
+		return err_set(err, ERR_USAGE, "%s: ids have no lines to take "
+			       "samples from", s->file);
+	if (tensors)
 		return add_tensor(ids, s, err);
 	if (io_read_file(s->file, CALIB_BYTES, &data, &len, err))
 		return -1; /* names the file itself */
 	if (has_suffix(s->file, ".ids"))
 		ret = add_int32(ids, data, len, s, err);
-	else if (has_suffix(s->file, ".jsonl") || has_suffix(s->file, ".json"))
+	else if (s->docs || is_json(s->file))
 		ret = add_lines(ids, data, len, s, err);
 	else
 		ret = add_text(ids, data, len, s, err);
 	free(data);
 	return ret ? err_ctx(err, "%s", s->file) : 0;
-}
-
-/* Sebastiano Vigna's SplitMix64, public domain, prng.di.unimi.it. */
-static uint64_t random_next(uint64_t *state)
-{
-	uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-
-	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-	return z ^ (z >> 31);
-}
-
-/* Evenly from 0..n-1: numbers of the last, incomplete round are drawn anew. */
-static uint64_t random_below(uint64_t *state, uint64_t n)
-{
-	uint64_t limit = UINT64_MAX - UINT64_MAX % n, v;
-
-	do
-		v = random_next(state);
-	while (v >= limit);
-	return v % n;
 }
 
 /* pick[i]: which of `windows` windows becomes sample i.  Seed 0: the first;
@@ -277,6 +315,18 @@ static int choose(const struct calib_how *how, size_t windows, size_t *pick,
 	return 0;
 }
 
+static int too_few(const struct calib_how *how, const struct ids *ids,
+		   const struct documents *d, struct err *err)
+{
+	if (how->per_line)
+		return err_set(err, ERR_INPUT, "of %zu lines %zu have %u "
+			       "tokens or more: %u samples are wanted", d->all,
+			       d->used, how->seqlen, how->samples);
+	return err_set(err, ERR_INPUT, "the calibration text has %zu tokens, "
+		       "%zu windows of %u: %u are wanted", ids->n,
+		       ids->n / how->seqlen, how->seqlen, how->samples);
+}
+
 static int cut(const struct calib_how *how, const struct ids *ids,
 	       struct calib *out, struct err *err)
 {
@@ -284,11 +334,6 @@ static int cut(const struct calib_how *how, const struct ids *ids,
 	size_t bytes = (size_t)how->seqlen * sizeof(*ids->p);
 	int ret = -1;
 
-	if (windows < how->samples)
-		return err_set(err, ERR_INPUT,
-			       "the calibration text has %zu tokens, "
-			       "%zu windows of %u: %u are wanted",
-			       ids->n, windows, how->seqlen, how->samples);
 	pick = mem_alloc(how->samples, sizeof(*pick), err);
 	if (!pick || choose(how, windows, pick, err))
 		goto out;
@@ -313,6 +358,9 @@ out:
 int gq_calib_load(const struct calib_how *how, struct calib *out,
 		  struct err *err)
 {
+	struct documents docs = { .seqlen = how->seqlen,
+				  .drawn = how->seed != 0,
+				  .state = how->seed };
 	struct ids ids = { 0 };
 	int ret = -1;
 
@@ -323,10 +371,15 @@ int gq_calib_load(const struct calib_how *how, struct calib *out,
 			       "calibrate with",
 			       how->samples, how->seqlen);
 	for (uint32_t i = 0; i < how->files; i++) {
-		struct source s = { how->file[i], how->tok, how->vocab };
+		struct source s = { how->file[i], how->tok, how->vocab,
+				    how->per_line ? &docs : NULL };
 
 		if (add_file(&ids, &s, err))
 			goto out;
+	}
+	if (ids.n / how->seqlen < how->samples) {
+		too_few(how, &ids, &docs, err);
+		goto out;
 	}
 	if (cut(how, &ids, out, err))
 		goto out;
@@ -345,7 +398,7 @@ void gq_calib_release(struct calib *c)
 int gq_calib_ids(const char *file, const struct tok *tok, uint32_t vocab,
 		 uint32_t **ids, uint64_t *count, struct err *err)
 {
-	struct source s = { file, tok, vocab };
+	struct source s = { file, tok, vocab, NULL };
 	struct ids all = { 0 };
 
 	*ids = NULL;

@@ -2,16 +2,21 @@
  *
  * Sources: text (the whole file is encoded once, with what the tokenizer adds
  * in front, and cut into windows without overlap), .jsonl/.json lines (field
- * "text", encoded one by one and joined), any of them .zst or .gz; .ids (int32
- * little endian, taken as they are), and .safetensors with one I32 or I64
- * tensor of ids.  Several files are joined in the order given.
+ * "text", encoded one by one, each with what the tokenizer adds in front, and
+ * joined), any of them .zst or .gz; .ids (int32 little endian, taken as they
+ * are), and .safetensors with one I32 or I64 tensor of ids.  Several files are
+ * joined in the order given.
+ *
+ * per_line: each line of the text is a document of its own and gives one
+ * window, its first tokens; lines with too few are left out.
  *
  * seed 0 takes the first windows of the text; another seed draws windows
- * without repetition.  Too little text is ERR_INPUT that says how much there
- * is. */
+ * without repetition, and with per_line also where in its line a window
+ * begins.  Too little text is ERR_INPUT that says how much there is. */
 #ifndef QUANT_CALIB_H
 #define QUANT_CALIB_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,6 +33,7 @@ struct calib_how {
 	uint32_t files;
 	uint32_t samples, seqlen;
 	uint64_t seed;
+	bool per_line;
 	uint32_t vocab;        /* ids at or above are refused */
 	const struct tok *tok; /* may be NULL when all files hold ids */
 };

@@ -2,8 +2,8 @@
  * what readers need that run several linears as one.
  *
  * vLLM asks the rules for self_attn.qkv_proj and mlp.gate_up_proj, names that
- * no checkpoint holds (gptq-formats(5) section 6.4).  Where its answer would
- * not be that of the linears themselves, a rule for these names goes in front.
+ * no checkpoint holds (gptq-formats(5) "Dynamic rules").  Where its answer
+ * would not be that of the linears, a rule for these names goes in front.
  * Rules that skip stand before all others: readers that sort them and readers
  * that do not then agree. */
 #include "target.h"

@@ -12,92 +12,32 @@
  * groups in original column order.  One group per row: its grid beforehand, and
  * from all columns, dead ones included. */
 #include "../libfmt/base/err.h"
-#include "../libfmt/base/mem.h"
-#include "grid.h"
+#include "metric.h"
 #include "refine.h"
+#include "solve.h"
 
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
-
-struct gptq_run {
-	const struct gq_task *task;
-	struct gq_grid grid;
-	struct be_mat w, err; /* F32 [out][in], [out][block] */
-	double *loss;         /* device [out] */
-	uint32_t *group;      /* host [in], in the order of processing */
-};
-
-static void run_release(struct gptq_run *r)
-{
-	const struct rt_dev *d = r->task->dev;
-
-	gq_grid_release(&r->grid);
-	be_mat_free(d->api, d->be, &r->w);
-	be_mat_free(d->api, d->be, &r->err);
-	if (r->loss)
-		d->api->free(d->be, r->loss);
-	free(r->group);
-}
 
 static uint32_t block_size(const struct gq_task *t)
 {
 	return t->params->block < t->in ? t->params->block : t->in;
 }
 
-static int run_init(struct gptq_run *r, const struct gq_task *t,
-		    struct err *err)
-{
-	const struct rt_dev *d = t->dev;
-	double *zero = NULL;
-	void *p = NULL;
-	int ret = -1;
-
-	memset(r, 0, sizeof(*r));
-	r->task = t;
-	if (gq_grid_init(&r->grid, t, err))
-		goto out;
-	if (be_mat_new(d->api, d->be, t->out, t->in, DT_F32, &r->w, err) ||
-	    be_mat_new(d->api, d->be, t->out, block_size(t), DT_F32, &r->err,
-		       err))
-		goto out;
-	zero = mem_alloc(t->out, sizeof(*zero), err);
-	r->group = mem_alloc(t->in, sizeof(*r->group), err);
-	if (!zero || !r->group ||
-	    d->api->alloc(d->be, t->out * sizeof(*zero), &p, err))
-		goto out;
-	r->loss = p;
-	if (d->api->put(d->be, p, zero, t->out * sizeof(*zero), err))
-		goto out;
-	ret = 0;
-out:
-	free(zero);
-	return ret;
-}
-
 /* Every grid before anything moves. */
-static int preset_grids(struct gptq_run *r, struct err *err)
+static int preset_grids(struct gq_solve *r, struct err *err)
 {
 	const struct gq_task *t = r->task;
-	uint32_t size = r->grid.group_size;
 	bool all = t->params->group_size == -1;
 
 	if (gq_weight_put(t, NULL, all ? NULL : t->hess->dead, &r->w, err))
 		return -1;
-	for (uint32_t g = 0; g < r->grid.groups; g++) {
-		uint32_t k = g * size;
-		struct be_mat c =
-			be_cols(&r->w, k, t->in - k < size ? t->in - k : size);
-
-		if (gq_grid_set(&r->grid, &c, k, g, err))
-			return -1;
-	}
-	return 0;
+	return gq_solve_grids(r, err);
 }
 
 /* The grids of the groups that begin in columns a..b; those of a group stand
  * together here. */
-static int block_grids(struct gptq_run *r, uint32_t a, uint32_t b,
+static int block_grids(struct gq_solve *r, uint32_t a, uint32_t b,
 		       struct err *err)
 {
 	const uint32_t *group = r->group, in = r->task->in;
@@ -117,33 +57,17 @@ static int block_grids(struct gptq_run *r, uint32_t a, uint32_t b,
 	return 0;
 }
 
-static int block_sweep(struct gptq_run *r, uint32_t a, uint32_t b,
+static int block_sweep(struct gq_solve *r, uint32_t a, uint32_t b,
 		       struct err *err)
 {
-	const struct gq_task *t = r->task;
-	struct be_mat band = be_rows(&t->hess->u, a, b - a);
+	struct be_mat band = be_rows(&r->task->hess->u, a, b - a);
 	struct be_mat u = be_cols(&band, a, b - a);
-	struct be_mat w = be_cols(&r->w, a, b - a);
-	struct be_mat e = be_cols(&r->err, 0, b - a);
-	struct be_sweep s = {
-		.w = &w,
-		.u = &u,
-		.err = &e,
-		.code = r->grid.code + a,
-		.code_ld = t->in,
-		.scale = r->grid.scale,
-		.zero = r->grid.zero,
-		.grid_ld = r->grid.groups,
-		.group = r->group + a,
-		.loss = r->loss,
-		.bits = t->params->bits,
-	};
 
-	return t->dev->api->sweep(t->dev->be, &s, err);
+	return gq_solve_sweep(r, a, b - a, &u, err);
 }
 
 /* The block's errors go to all columns behind it. */
-static int block_update(struct gptq_run *r, uint32_t a, uint32_t b,
+static int block_update(struct gq_solve *r, uint32_t a, uint32_t b,
 			struct err *err)
 {
 	const struct gq_task *t = r->task;
@@ -159,7 +83,7 @@ static int block_update(struct gptq_run *r, uint32_t a, uint32_t b,
 	return t->dev->api->gemm(t->dev->be, &g, err);
 }
 
-static int all_blocks(struct gptq_run *r, struct err *err)
+static int all_blocks(struct gq_solve *r, struct err *err)
 {
 	const struct gq_task *t = r->task;
 	uint32_t step = block_size(t);
@@ -175,7 +99,7 @@ static int all_blocks(struct gptq_run *r, struct err *err)
 	return 0;
 }
 
-static int report_fill(struct gptq_run *r, const struct ql *ql,
+static int report_fill(struct gq_solve *r, const struct ql *ql,
 		       struct gq_report *report, struct err *err)
 {
 	const struct gq_task *t = r->task;
@@ -183,6 +107,8 @@ static int report_fill(struct gptq_run *r, const struct ql *ql,
 	*report = (struct gq_report){ .damp = t->hess->damp,
 				      .dead = t->hess->dead_count };
 	if (gq_sum(t->dev, r->loss, t->out, &report->loss, err))
+		return -1;
+	if (gq_metric(t, ql, report, err))
 		return -1;
 	return gq_rel_error(t->w, ql, &report->rel_error, err);
 }
@@ -192,11 +118,11 @@ static int gptq_solve(const struct gq_task *t, struct ql *ql,
 {
 	const struct gq_hess *h = t->hess;
 	bool scatter = t->params->desc_act && !t->params->static_groups;
-	struct gptq_run r;
+	struct gq_solve r;
 	int ret = -1;
 
 	memset(ql, 0, sizeof(*ql));
-	if (run_init(&r, t, err))
+	if (gq_solve_init(&r, t, block_size(t), err))
 		goto out;
 	if (gq_preset(t->params) && preset_grids(&r, err))
 		goto out;
@@ -216,7 +142,7 @@ static int gptq_solve(const struct gq_task *t, struct ql *ql,
 out:
 	if (ret)
 		ql_release(ql);
-	run_release(&r);
+	gq_solve_release(&r);
 	return ret;
 }
 

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DAMP_MOST 1.0 /* of the mean diagonal: most of H is gone then */
+
 int gq_hess_init(struct gq_hess *h, const struct rt_dev *d, uint32_t n,
 		 struct err *err)
 {
@@ -48,6 +50,7 @@ void gq_hess_release(struct gq_hess *h, const struct rt_dev *d)
 	be_mat_free(d->api, d->be, &h->h);
 	be_mat_free(d->api, d->be, &h->u);
 	be_mat_free(d->api, d->be, &h->diag);
+	gq_drift_release(&h->drift, d);
 	free(h->mem);
 	memset(h, 0, sizeof(*h));
 }
@@ -55,6 +58,7 @@ void gq_hess_release(struct gq_hess *h, const struct rt_dev *d)
 int gq_hess_add(struct gq_hess *h, const struct rt_dev *d,
 		const struct be_mat *x, double alpha, struct err *err)
 {
+	h->tokens += x->rows;
 	return d->api->syrk(d->be, x, alpha, &h->h, err);
 }
 
@@ -237,11 +241,22 @@ static int reorder(struct gq_hess *h, const struct rt_dev *d,
 	return ret;
 }
 
+/* The fewer tokens a feature was seen with, the less H tells, and the more the
+ * weights' own distance should count: docs/quality.md has the measurements. */
+static double first_damp(const struct gq_hess *h, const struct gq_params *p)
+{
+	if (!p->damp_short || !h->tokens)
+		return p->damp;
+	return fmax(p->damp, fmin((double)h->n / (double)h->tokens,
+				  DAMP_MOST));
+}
+
 /* U, with as much damping as it takes. */
 static int factor(struct gq_hess *h, const struct rt_dev *d,
 		  const struct gq_params *p, struct err *err)
 {
-	struct be_factor f = { .h = &h->h, .u = &h->u, .damp = p->damp };
+	struct be_factor f = { .h = &h->h, .u = &h->u,
+			       .damp = first_damp(h, p) };
 
 	while (d->api->factor(d->be, &f, err)) {
 		if (err->code != ERR_CHECK)
@@ -257,9 +272,9 @@ static int factor(struct gq_hess *h, const struct rt_dev *d,
 	return 0;
 }
 
-/* diag; and with `below` the rest of H below U's diagonal. */
+/* diag, and the rest of H below U's diagonal. */
 static int keep(struct gq_hess *h, const struct rt_dev *d, const double *diag,
-		bool below, struct err *err)
+		struct err *err)
 {
 	const size_t n = h->n;
 	uint32_t *at; /* where a column stands in H */
@@ -279,7 +294,7 @@ static int keep(struct gq_hess *h, const struct rt_dev *d, const double *diag,
 		mean += diag[i] / h->n;
 		at[h->order[i]] = i;
 	}
-	for (uint32_t i = 1; below && i < n; i++) {
+	for (uint32_t i = 1; i < n; i++) {
 		if (d->api->get(d->be, from, cell(h, at[h->place[i]], 0),
 				n * sizeof(*from), err))
 			goto out;
@@ -322,7 +337,12 @@ int gq_hess_prepare(struct gq_hess *h, const struct rt_dev *d,
 		goto out;
 	for (uint32_t i = 0; i < h->n; i++)
 		h->place[i] = gq_preset(p) ? i : h->order[i];
-	if (factor(h, d, p, err) || keep(h, d, diag, p->passes > 0, err))
+	if (factor(h, d, p, err))
+		goto out;
+	if (h->drift.n &&
+	    gq_drift_prepare(&h->drift, d, h->order, &h->u, err))
+		goto out;
+	if (keep(h, d, diag, err))
 		goto out;
 	ret = 0;
 out:
@@ -336,11 +356,13 @@ int gq_hess_serves(const struct gq_params *a, const struct gq_params *b)
 	if (a->group_aware && !a->desc_act && a->group_size != b->group_size)
 		return 0;
 	return a->desc_act == b->desc_act && a->damp == b->damp &&
-	       a->damp_step == b->damp_step && a->passes == b->passes &&
+	       a->damp_step == b->damp_step &&
+	       a->damp_short == b->damp_short &&
 	       gq_preset(a) == gq_preset(b);
 }
 
 void gq_hess_settle(struct gq_hess *h, const struct rt_dev *d)
 {
 	be_mat_free(d->api, d->be, &h->h);
+	gq_drift_settle(&h->drift, d);
 }

@@ -8,18 +8,22 @@
  *	          groups by their largest H_kk, columns in them by H_kk;
  *	          H^-1 = U^T U of H in that order, H_kk + damp * mean(diag H)
  *
- * damp is raised by damp_step while the factorisation fails, up to 1.
+ * damp is params->damp; with damp_short at least features / tokens, up to 1.
+ * It is raised by damp_step while the factorisation fails, up to 1.
  *
- * For the refinement (params->passes) H, damped, stands below U's diagonal,
+ * For the refinement and the measuring H, damped, stands below U's diagonal,
  * its own in diag; columns in the order of `place`, where those of a group
- * stand together.
+ * stand together (half.h).
+ *
+ * Where the method compares with the full model, the drift of the inputs is
+ * gathered beside H and prepared with it (drift.h).
  *
  * H is put into order in its place, a row at a time: of matrices there are H,
  * U and what the factorisation takes. */
 #ifndef QUANT_HESS_H
 #define QUANT_HESS_H
 
-#include "../runtime/linear.h"
+#include "drift.h"
 
 struct gq_params;
 
@@ -28,7 +32,7 @@ struct gq_hess {
 	struct be_mat h;     /* F64 [n][n]; columns as `order` says once it was
 				prepared; released by gq_hess_settle */
 	struct be_mat u;     /* F32 [n][n], in the order of processing; below
-				the diagonal: 0, or H in the order of place */
+				the diagonal H in the order of place */
 	struct be_mat diag;  /* F32 [1][n]: H's damped diagonal, by place */
 	uint32_t *order;     /* [n]: the column that is processed i-th */
 	uint32_t *place;     /* [n]: the same for groups: the order, or where
@@ -36,6 +40,8 @@ struct gq_hess {
 	uint8_t *dead;       /* [n], by column: 1 when never active */
 	uint32_t dead_count;
 	double damp;         /* the damping that worked */
+	uint64_t tokens;     /* gathered so far */
+	struct gq_drift drift; /* n is 0 where it is not wanted */
 	void *mem;
 };
 
@@ -52,7 +58,7 @@ int gq_hess_prepare(struct gq_hess *h, const struct rt_dev *d,
 		    const struct gq_params *p, struct err *err);
 /* 1 when what was prepared with `a` also serves `b`. */
 int gq_hess_serves(const struct gq_params *a, const struct gq_params *b);
-/* No other parameters will come: release H, keep what was prepared. */
+/* No other parameters will come: release H and D, keep what was prepared. */
 void gq_hess_settle(struct gq_hess *h, const struct rt_dev *d);
 void gq_hess_release(struct gq_hess *h, const struct rt_dev *d);
 

@@ -1,6 +1,5 @@
 #include "identity.h"
 
-#include "../kernels/tile.h"
 #include "../libfmt/base/err.h"
 #include "../libfmt/base/hash.h"
 #include "../libfmt/base/json.h"
@@ -57,7 +56,7 @@ static int add_hashes(struct cJSON *o, const struct gq_job *job,
 		      struct err *err)
 {
 	const struct digest_job whole = { .model = job->model,
-		.threads = tile_cores(), .progress = job->progress };
+		.threads = job->params.threads, .progress = job->progress };
 	const struct calib *c = job->calib;
 	char hex[HASH_HEX], *text = json_print(job->model->config, false, err);
 	struct digest d;
@@ -94,6 +93,7 @@ static int add_params(struct cJSON *o, const struct gq_params *p,
 	       add_bool(o, "static_groups", p->static_groups, err) ||
 	       add_number(o, "damp_percent", p->damp, err) ||
 	       add_number(o, "damp_auto_increment", p->damp_step, err) ||
+	       add_bool(o, "damp_short", p->damp_short, err) ||
 	       add_bool(o, "plain", !p->round_scale, err) ||
 	       add_number(o, "clip", p->clip, err) ||
 	       add_number(o, "passes", p->passes, err) ? -1 : 0;

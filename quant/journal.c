@@ -384,6 +384,8 @@ static const struct {
 	{ key, offsetof(struct gq_layer_report, member), whole }
 	FIELD("in", in, true), FIELD("out", out, true),
 	FIELD("loss", r.loss, false), FIELD("rel_error", r.rel_error, false),
+	FIELD("out_error", r.out_error, false),
+	FIELD("rtn_error", r.rtn_error, false),
 	FIELD("damp", r.damp, false), FIELD("dead", r.dead, true),
 	FIELD("seconds", seconds, false)
 #undef FIELD

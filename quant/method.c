@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct gq_method *const gq_methods[] = { &gq_gptq, &gq_hqq, &gq_rtn };
+const struct gq_method *const gq_methods[] = { &gq_gptq, &gq_gptaq, &gq_hqq,
+					      &gq_rtn };
 const uint32_t gq_method_count = sizeof(gq_methods) / sizeof(gq_methods[0]);
 
 const struct gq_method *gq_method_find(const char *name)

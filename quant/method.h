@@ -5,6 +5,7 @@
  * Post-Training Quantization for Generative Pre-trained Transformers", 2022
  * (arXiv:2210.17323), and the authors' published code for groups, act-order
  * and static groups.
+ * gptaq: the same toward the outputs of the full model, see drift.h.
  * hqq: grids fitted to the weights alone, see hqq.c.
  * rtn: round to nearest on the same grid.
  *
@@ -32,6 +33,7 @@ struct gq_params {
 	int32_t group_size;        /* -1: one group per row */
 	double damp;               /* fraction of mean(diag H) */
 	double damp_step;          /* added while the factorisation fails */
+	uint8_t damp_short;        /* more damping where the text is short */
 	uint32_t block;            /* columns per lazy update, 128 */
 	enum dtype scale_type;     /* as stored: F16, BF16, F32 */
 	uint8_t round_scale;       /* compute codes with the stored scale */
@@ -46,6 +48,8 @@ struct gq_report {
 	double loss;     /* tr((W - Q) H (W - Q)^T) / 2, H damped: the sum of
 			    e^2/2 over all weights (gptq); for rtn 0 */
 	double rel_error;/* |W - Q|_F / |W|_F, with the stored scales */
+	double out_error;/* what is lost of the outputs, and what rounding */
+	double rtn_error;/* to nearest would lose (metric.h); for rtn, hqq 0 */
 	double damp;     /* the damping that worked; for rtn 0 */
 	uint32_t dead;   /* input columns never active; for rtn 0 */
 };
@@ -62,6 +66,7 @@ struct gq_task {
 struct gq_method {
 	const char *name, *summary;
 	uint8_t needs_hessian;
+	uint8_t compares; /* its drift from the full model is gathered too */
 	/* *ql is initialised here (zeroed on failure); scales are exact values
 	 * of params->scale_type.  ERR_INPUT when w is not finite, ERR_UNSUP
 	 * when a scale does not fit its type. */
@@ -69,7 +74,7 @@ struct gq_method {
 		     struct gq_report *report, struct err *err);
 };
 
-extern const struct gq_method gq_gptq, gq_hqq, gq_rtn;
+extern const struct gq_method gq_gptq, gq_gptaq, gq_hqq, gq_rtn;
 extern const struct gq_method *const gq_methods[];
 extern const uint32_t gq_method_count;
 const struct gq_method *gq_method_find(const char *name); /* or NULL */

@@ -176,6 +176,7 @@ static int copy_kept(struct gq_output *o, const uint32_t *kept,
 		if (st_writer_tensor(o->writer, kept[i], t,
 				     m->file[t->file].src, err))
 			return err_ctx(err, "%s", t->name);
+		model_forget_all(m);
 		if (prog_step(o->job->progress, "copy", i + 1,
 			      m->tensor_count, err))
 			return -1;
@@ -250,14 +251,12 @@ static int lay_out(struct gq_output *o, const uint32_t *kept, struct err *err)
 	       gq_journal_lay_out(journal, err) ? -1 : 0;
 }
 
+/* What stays is copied once more: that is sooner done than compared. */
 static int go_on(struct gq_output *o, const uint32_t *kept, struct err *err)
 {
-	if (st_writer_reopen(o->writer, o->job->out, o->job->shard_size, err))
-		return -1;
-	for (uint32_t i = 0; i < o->job->model->tensor_count; i++)
-		if (kept[i] != KEPT)
-			st_writer_assume(o->writer, kept[i]);
-	return 0;
+	return st_writer_reopen(o->writer, o->job->out, o->job->shard_size,
+				err) ||
+	       copy_kept(o, kept, err) ? -1 : 0;
 }
 
 int gq_output_open(struct gq_output *o, const struct gq_job *job,

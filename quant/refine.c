@@ -3,6 +3,7 @@
 #include "../libfmt/base/err.h"
 #include "../libfmt/base/mem.h"
 #include "grid.h"
+#include "half.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
@@ -18,12 +19,12 @@ struct refine_run {
 	const struct gq_task *task;
 	const uint32_t *order; /* [in]: groups stand together */
 	struct be_mat w, diff; /* F32 [out][in]: W, Q - W */
-	struct be_mat grad, h; /* F32 [out][block], [block][block] */
+	struct be_mat grad;    /* F32 [out][block] */
+	struct gq_half half;   /* H of the block */
 	uint8_t *code;         /* device [out][in] */
 	float *scale, *zero;   /* device [out][groups] */
 	double *loss;          /* device [out] */
 	uint32_t *group;       /* host [in], in order */
-	float *diag, *square;  /* host [in], [block][block] */
 	uint32_t block;
 	bool refit;
 };
@@ -35,7 +36,7 @@ static void run_release(struct refine_run *r)
 	be_mat_free(d->api, d->be, &r->w);
 	be_mat_free(d->api, d->be, &r->diff);
 	be_mat_free(d->api, d->be, &r->grad);
-	be_mat_free(d->api, d->be, &r->h);
+	gq_half_release(&r->half);
 	if (r->code)
 		d->api->free(d->be, r->code);
 	if (r->scale)
@@ -43,8 +44,6 @@ static void run_release(struct refine_run *r)
 	if (r->zero)
 		d->api->free(d->be, r->zero);
 	free(r->group);
-	free(r->diag);
-	free(r->square);
 }
 
 static size_t cells(const struct ql *ql)
@@ -137,13 +136,11 @@ static int run_alloc(struct refine_run *r, const struct ql *ql,
 	void *p = NULL;
 
 	r->group = mem_alloc(t->in, sizeof(*r->group), err);
-	r->diag = mem_alloc(t->in, sizeof(*r->diag), err);
-	r->square = mem_alloc((size_t)b * b, sizeof(*r->square), err);
-	if (!r->group || !r->diag || !r->square ||
+	if (!r->group ||
 	    be_mat_new(d->api, d->be, t->out, t->in, DT_F32, &r->w, err) ||
 	    be_mat_new(d->api, d->be, t->out, t->in, DT_F32, &r->diff, err) ||
 	    be_mat_new(d->api, d->be, t->out, b, DT_F32, &r->grad, err) ||
-	    be_mat_new(d->api, d->be, b, b, DT_F32, &r->h, err))
+	    gq_half_init(&r->half, d, t->hess, b, err))
 		return -1;
 	if (d->api->alloc(d->be, (size_t)t->out * t->in, &p, err))
 		return -1;
@@ -172,69 +169,9 @@ static int run_init(struct refine_run *r, const struct gq_task *t,
 		r->group[i] = ql->group_of[r->order[i]];
 	if (gq_weight_put(t, r->order, t->hess->dead, &r->w, err) ||
 	    put_diff(r, ql, err) || codes(r, ql, false, err) ||
-	    d->api->get(d->be, r->diag, t->hess->diag.p,
-			t->in * sizeof(*r->diag), err) ||
 	    d->api->put(d->be, r->scale, ql->scale, grid, err))
 		return -1;
 	return d->api->put(d->be, r->zero, ql->zero, grid, err);
-}
-
-/* H of columns a..a+n among themselves, n at most the block, from the lower
- * triangle of U and the diagonal. */
-static int put_square(struct refine_run *r, uint32_t a, uint32_t n,
-		      struct err *err)
-{
-	const struct rt_dev *d = r->task->dev;
-	const struct be_mat *u = &r->task->hess->u;
-	float *s = r->square;
-
-	for (uint32_t i = 0; i < n; i++) {
-		if (i && d->api->get(d->be, s + (size_t)i * n,
-				     (const float *)u->p +
-				     (size_t)(a + i) * u->ld + a,
-				     i * sizeof(*s), err))
-			return -1;
-		s[(size_t)i * n + i] = r->diag[a + i];
-		for (uint32_t j = 0; j < i; j++)
-			s[(size_t)j * n + i] = s[(size_t)i * n + j];
-	}
-	r->h.rows = n;
-	r->h.cols = n;
-	r->h.ld = n;
-	return d->api->put(d->be, r->h.p, s, (size_t)n * n * sizeof(*s), err);
-}
-
-/* grad = (Q - W) H for columns a..a+n: from the columns themselves, those
- * behind (H as it stands) and those before (H's mirror image). */
-static int gradient(struct refine_run *r, uint32_t a, uint32_t n,
-		    struct err *err)
-{
-	const struct rt_dev *d = r->task->dev;
-	const uint32_t b = a + n, in = r->task->in;
-	struct be_mat u_row = be_rows(&r->task->hess->u, a, n);
-	struct be_mat u_col = be_cols(&r->task->hess->u, a, n);
-	struct be_mat own = be_cols(&r->diff, a, n), part, u;
-	struct be_mat grad = be_cols(&r->grad, 0, n);
-	struct be_gemm g = { .a = &own, .b = &r->h, .c = &grad,
-			     .alpha = 1.0f };
-
-	if (d->api->gemm(d->be, &g, err))
-		return -1;
-	g.beta = 1.0f;
-	g.a = &part;
-	g.b = &u;
-	if (b < in) {
-		part = be_cols(&r->diff, b, in - b);
-		u = be_rows(&u_col, b, in - b);
-		if (d->api->gemm(d->be, &g, err))
-			return -1;
-	}
-	if (a == 0)
-		return 0;
-	part = be_cols(&r->diff, 0, a);
-	u = be_cols(&u_row, 0, a);
-	g.trans_b = 1;
-	return d->api->gemm(d->be, &g, err);
 }
 
 static int refine_block(struct refine_run *r, uint32_t a, uint32_t n,
@@ -247,7 +184,7 @@ static int refine_block(struct refine_run *r, uint32_t a, uint32_t n,
 		.w = &w,
 		.diff = &diff,
 		.grad = &grad,
-		.h = &r->h,
+		.h = &r->half.square,
 		.code = r->code + a,
 		.code_ld = t->in,
 		.scale = r->scale,
@@ -261,7 +198,8 @@ static int refine_block(struct refine_run *r, uint32_t a, uint32_t n,
 		.scale_type = ql->spec.scale_type,
 	};
 
-	if (put_square(r, a, n, err) || gradient(r, a, n, err))
+	if (gq_half_block(&r->half, a, n, err) ||
+	    gq_half_times(&r->half, &r->diff, &grad, err))
 		return -1;
 	return t->dev->api->refine(t->dev->be, &call, err);
 }

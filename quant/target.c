@@ -61,7 +61,7 @@ static int decide_all(struct gq_targets *ts, const struct gq_job *job,
 			t->in = job->cfg->hidden;
 			t->out = job->cfg->vocab;
 			if (job->cfg->tied)
-				t->weight = LLAMA_EMBED_TABLE;
+				t->weight = LLAMA_TABLE;
 		}
 		if (decide(t, job, hit, err))
 			return err_ctx(err, "%s", t->name);

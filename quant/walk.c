@@ -36,6 +36,11 @@ bool gq_walk_output_matters(const struct walk *w)
 	return w->layer + 1 < w->job.cfg->layers || gq_walk_head_looks(w);
 }
 
+int gq_walk_streams(const struct walk *w)
+{
+	return w->job.method->compares ? GQ_STREAMS : GQ_OWN + 1;
+}
+
 static double now(void)
 {
 	struct timespec t;
@@ -68,6 +73,7 @@ static int solve(struct walk *w, const struct gq_target *target,
 	if (rt_weights(w->job.model, target->weight, t.in, t.out, &weight,
 		       err))
 		goto out;
+	model_forget_all(w->job.model);
 	t.w = weight;
 	if (w->job.method->solve(&t, ql, &rep.r, err) ||
 	    gq_output_layer(&w->out, place, ql, hex, err)) {
@@ -99,7 +105,8 @@ static int solve_linear(struct walk *w, int which, struct err *err)
 	}
 	if (!w->job.true_sequential)
 		return 0;
-	if (rt_linear_set(&w->dev, &w->block.lin[which], ql, err))
+	if (rt_linear_set(&w->dev, &w->stream[GQ_OWN].block.lin[which], ql,
+			  err))
 		return -1;
 	ql_release(ql);
 	return 0;
@@ -156,7 +163,7 @@ static int hess_init(struct walk *w, enum llama_slot slot, struct err *err)
 	for (int i = 0; i < LLAMA_LINEARS; i++)
 		if (llama_slot_of((enum llama_linear)i) == slot &&
 		    !target_of(w, i)->skip)
-			return gq_hess_init(&w->hess[slot], &w->dev,
+			return gq_pass_hess(w, &w->hess[slot],
 					    gq_pass_inputs(w, slot), err);
 	return 0;
 }
@@ -191,20 +198,41 @@ static int block_at_once(struct walk *w, struct err *err)
 	}
 	for (int i = 0; i < LLAMA_LINEARS; i++) {
 		if (!target_of(w, i)->skip &&
-		    rt_linear_set(&w->dev, &w->block.lin[i], &w->late[i], err))
+		    rt_linear_set(&w->dev, &w->stream[GQ_OWN].block.lin[i],
+				  &w->late[i], err))
 			return -1;
 		ql_release(&w->late[i]);
 	}
 	return 0;
 }
 
+/* The current block of each stream, OWN's from `own`. */
+static int load_blocks(struct walk *w, const struct model *own,
+		       struct err *err)
+{
+	for (int i = 0; i < gq_walk_streams(w); i++) {
+		const struct model *m = i == GQ_OWN ? own : w->job.model;
+
+		if (rt_block_load(&w->stream[i].block, &w->dev, m, w->job.cfg,
+				  w->layer, err))
+			return -1;
+		model_forget_all(m);
+	}
+	return 0;
+}
+
+static void release_blocks(struct walk *w)
+{
+	for (int i = 0; i < gq_walk_streams(w); i++)
+		rt_block_release(&w->stream[i].block, &w->dev);
+}
+
 static int walk_block(struct walk *w, struct err *err)
 {
 	int ret = -1;
 
-	if (rt_block_load(&w->block, &w->dev, w->job.model, w->job.cfg,
-			  w->layer, err))
-		return -1;
+	if (load_blocks(w, w->job.model, err))
+		goto out;
 	if (w->job.true_sequential ? block_sequential(w, err) :
 				     block_at_once(w, err))
 		goto out;
@@ -212,7 +240,7 @@ static int walk_block(struct walk *w, struct err *err)
 		goto out;
 	ret = 0;
 out:
-	rt_block_release(&w->block, &w->dev);
+	release_blocks(w);
 	return ret;
 }
 
@@ -293,13 +321,11 @@ static int assume_block(struct walk *w, struct err *err)
 /* Run the windows through a block as it stands in the unfinished folder. */
 static int replay_block(struct walk *w, struct err *err)
 {
-	int ret;
+	int ret = -1;
 
-	if (rt_block_load(&w->block, &w->dev, w->partial, w->job.cfg,
-			  w->layer, err))
-		return -1;
-	ret = gq_pass_through(w, err);
-	rt_block_release(&w->block, &w->dev);
+	if (!load_blocks(w, w->partial, err) && !gq_pass_through(w, err))
+		ret = 0;
+	release_blocks(w);
 	return ret;
 }
 
@@ -341,6 +367,8 @@ static bool wants_activations(const struct walk *w)
 static uint64_t all_work(const struct walk *w)
 {
 	uint64_t layers = w->job.cfg->layers, passes = 0;
+	uint64_t windows = (uint64_t)gq_walk_samples(w) *
+			   (uint64_t)gq_walk_streams(w);
 	uint64_t left = layers - (blocks_done(w) < layers ? blocks_done(w) :
 							   layers);
 
@@ -349,7 +377,7 @@ static uint64_t all_work(const struct walk *w)
 		passes += layers - 1;
 		passes += gq_walk_head_looks(w) ? 2 : 0;
 	}
-	return passes * gq_walk_samples(w) + w->targets.quantized;
+	return passes * windows + w->targets.quantized;
 }
 
 static int one_block(struct walk *w, struct err *err)

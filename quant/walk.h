@@ -7,12 +7,17 @@
  * becomes the next block's input.  Quantized layers are poured into the output
  * as they are made.
  *
+ * A method that compares carries the full model's activations along: each
+ * window goes through the dense block first, then through the quantized one.
+ *
  * Resuming: blocks that are done are run, as they stand in the unfinished
  * folder, to make the activations of the first one that is not.
  *
  * Memory: the activations of all windows, f32 [samples * seqlen][hidden] and
- * once more as wide as the widest slot but the first; one block; one Hessian
- * (four without true-sequential); what one linear takes while it is solved. */
+ * once more as wide as the widest slot but the first, unless they are in a
+ * scratch file; one block; one Hessian (four without true-sequential); what one
+ * linear takes while it is solved.  Where the method compares, activations and
+ * block twice, and two more squares of a slot.  plan.h counts it. */
 #ifndef QUANT_WALK_H
 #define QUANT_WALK_H
 
@@ -50,6 +55,8 @@ struct gq_job {
 	bool true_sequential;
 	uint64_t shard_size;
 	const char *out;              /* the staged directory */
+	const char *scratch;          /* where a file for the activations goes;
+					 NULL: they are kept on the device */
 	struct gq_journal *journal;   /* bound to this job; or NULL: an
 					 interrupted walk cannot go on */
 	const struct progress *progress;

@@ -4,8 +4,7 @@
  *	x     [tokens][hidden]            the residual, changed in place
  *	norm  [tokens][hidden]            normed x; then the output of o or down
  *	q,att [tokens][heads * head_dim]
- *	k,v   [tokens][kv_heads * head_dim], views of the cache itself, so that
- *	      the linears write keys and values where attention reads them
+ *	k,v   [tokens][kv_heads * head_dim]; store takes them to the cache
  *	gate  [tokens][inter]             becomes silu(gate) * up in place
  *	up    [tokens][inter] */
 #include "block.h"
@@ -22,11 +21,13 @@ int rt_work_init(struct rt_work *w, const struct rt_dev *d,
 		 struct err *err)
 {
 	uint32_t heads = c->heads * c->head_dim;
+	uint32_t kv = c->kv_heads * c->head_dim;
 	const struct {
 		struct be_mat *m;
 		uint32_t cols;
 	} part[] = {
 		{ &w->norm, c->hidden }, { &w->q, heads }, { &w->att, heads },
+		{ &w->k, kv }, { &w->v, kv },
 		{ &w->gate, c->inter }, { &w->up, c->inter },
 	};
 
@@ -46,6 +47,8 @@ void rt_work_release(struct rt_work *w, const struct rt_dev *d)
 	be_mat_free(d->api, d->be, &w->norm);
 	be_mat_free(d->api, d->be, &w->q);
 	be_mat_free(d->api, d->be, &w->att);
+	be_mat_free(d->api, d->be, &w->k);
+	be_mat_free(d->api, d->be, &w->v);
 	be_mat_free(d->api, d->be, &w->gate);
 	be_mat_free(d->api, d->be, &w->up);
 	w->tokens = 0;
@@ -117,14 +120,12 @@ void rt_block_release(struct rt_block *b, const struct rt_dev *d)
 
 /* ---- running ---- */
 
-/* The views of one pass: as many rows of scratch and cache as there are
- * tokens. */
+/* The views of one pass: as many rows of scratch as there are tokens. */
 struct step {
 	const struct rt_block *b;
 	const struct rt_pass *p;
 	struct be_mat *x;             /* [tokens][hidden], the residual */
-	struct be_mat norm, q, att, gate, up;
-	struct be_mat k, v;           /* the new rows of the cache */
+	struct be_mat norm, q, k, v, att, gate, up;
 };
 
 static int tap(const struct step *s, enum llama_slot slot,
@@ -148,18 +149,23 @@ static int norm(const struct step *s, const struct be_mat *x,
 				       s->p->cfg->eps, y, err);
 }
 
-/* Queries and keys: norm per head where the model has it, then positions. */
-static int position(const struct step *s, struct be_mat *x,
-		    const struct be_mat *weight, struct err *err)
+/* q, k and v take their positions: norm per head where the model has it, then
+ * rotation, and the cache. */
+static int position(struct step *s, struct err *err)
 {
-	const struct be_rope r = {
+	const struct rt_dev *d = s->p->dev;
+	const struct be_store t = {
+		.q = &s->q, .k = &s->k, .v = &s->v,
+		.to = &s->p->kv->layer[s->p->layer],
 		.cos = &s->p->rope->cos, .sin = &s->p->rope->sin,
 		.first = s->p->first, .head_dim = s->p->cfg->head_dim,
 	};
 
-	if (weight->p && norm(s, x, weight, x, err))
+	if (s->b->norm_q.p && norm(s, &s->q, &s->b->norm_q, &s->q, err))
 		return -1;
-	return s->p->dev->api->rope(s->p->dev->be, x, &r, err);
+	if (s->b->norm_k.p && norm(s, &s->k, &s->b->norm_k, &s->k, err))
+		return -1;
+	return d->api->store(d->be, &t, err);
 }
 
 /* x += y */
@@ -176,8 +182,7 @@ static int attention(struct step *s, struct err *err)
 	const struct rt_dev *d = s->p->dev;
 	const struct be_attend a = {
 		.q = &s->q, .out = &s->att,
-		.k = &s->p->kv->k[s->p->layer],
-		.v = &s->p->kv->v[s->p->layer],
+		.kv = &s->p->kv->layer[s->p->layer],
 		.first = s->p->first, .heads = c->heads,
 		.kv_heads = c->kv_heads, .head_dim = c->head_dim,
 		.scale = (float)(1 / sqrt(c->head_dim)),
@@ -191,8 +196,7 @@ static int attention(struct step *s, struct err *err)
 	if (linear(s, LLAMA_Q, &s->norm, &s->q, err) ||
 	    linear(s, LLAMA_K, &s->norm, &s->k, err) ||
 	    linear(s, LLAMA_V, &s->norm, &s->v, err) ||
-	    position(s, &s->q, &s->b->norm_q, err) ||
-	    position(s, &s->k, &s->b->norm_k, err))
+	    position(s, err))
 		return -1;
 	return d->api->attend(d->be, &a, err);
 }
@@ -256,8 +260,7 @@ int rt_block_run(const struct rt_block *b, const struct rt_pass *p,
 		.norm = be_rows(&w->norm, 0, n), .q = be_rows(&w->q, 0, n),
 		.att = be_rows(&w->att, 0, n), .gate = be_rows(&w->gate, 0, n),
 		.up = be_rows(&w->up, 0, n),
-		.k = be_rows(&p->kv->k[p->layer], p->first, n),
-		.v = be_rows(&p->kv->v[p->layer], p->first, n),
+		.k = be_rows(&w->k, 0, n), .v = be_rows(&w->v, 0, n),
 	};
 	int ret = 0;
 

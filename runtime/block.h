@@ -51,6 +51,7 @@ struct rt_work {
 	uint32_t tokens;
 	struct be_mat norm;     /* hidden: normed input, later an output */
 	struct be_mat q, att;   /* heads * head_dim */
+	struct be_mat k, v;     /* kv_heads * head_dim */
 	struct be_mat gate, up; /* inter */
 };
 int rt_work_init(struct rt_work *w, const struct rt_dev *d,
@@ -67,7 +68,7 @@ void rt_block_release(struct rt_block *b, const struct rt_dev *d);
 /* One pass over x [tokens][hidden] in place, at most work->tokens of them; the
  * first token has position `first`; keys and values go to rows first.. of cache
  * layer `layer`, which must have room (as the rope tables must).  Nothing is
- * allocated.  kv->used is not touched: a pass runs many layers. */
+ * allocated. */
 struct rt_pass {
 	const struct rt_dev *dev;
 	const struct llama_config *cfg;

@@ -4,19 +4,28 @@
 
 #include "linear.h"
 
-struct kv {
+struct kv_shape {
 	uint32_t layers, capacity; /* positions there is room for */
-	uint32_t used;             /* positions that are filled */
-	struct be_mat *k, *v;      /* [layers], each F32 [capacity][kv_width] */
-	void *mem;                 /* behind k and v */
+	uint32_t kv_heads, head_dim;
+	enum dtype type;           /* F32, F16, I8 (struct be_cache) or NONE */
+	uint64_t spare;            /* bytes that must be left for others */
 };
 
-/* Bytes a cache of this size takes; UINT64_MAX when that does not fit.
- * `width` is kv_heads * head_dim. */
-uint64_t kv_bytes(uint32_t layers, uint32_t capacity, uint32_t width);
-/* Empty, used == 0.  On failure *kv is zeroed. */
-int kv_init(struct kv *kv, const struct rt_dev *d, uint32_t layers,
-	    uint32_t capacity, uint32_t width, struct err *err);
+struct kv {
+	uint32_t layers, capacity;
+	enum dtype type;
+	struct be_cache *layer;    /* [layers] */
+};
+
+/* The type that NONE stands for on a device: F32 on the CPU, F16 on a GPU. */
+enum dtype kv_type(const struct rt_dev *d, enum dtype asked);
+/* Bytes of a cache of this shape (type not NONE); UINT64_MAX when that does
+ * not fit. */
+uint64_t kv_bytes(const struct kv_shape *s);
+/* Not filled.  ERR_RESOURCE when the device has not the room, with what
+ * it has room for.  On failure *kv is zeroed. */
+int kv_init(struct kv *kv, const struct rt_dev *d, const struct kv_shape *s,
+	    struct err *err);
 void kv_release(struct kv *kv, const struct rt_dev *d);
 
 #endif

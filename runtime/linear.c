@@ -4,7 +4,9 @@
  *             CPU's products widen 16 bits as they read, which halves the
  *             traffic that bounds decoding
  * Quantized:  layout -> neutral layer -> the device's own layout; the neutral
- *             layer (a byte per code) lives only while one linear is loaded
+ *             layer (a byte per code) lives only while one linear is loaded.
+ *             A device that takes the words of a layout as they stand in the
+ *             file gets those
  * Vectors:    always F32, as norms and biases are small and added to F32 */
 #include "linear.h"
 
@@ -189,6 +191,15 @@ static int find(struct source *s, const struct model *m, const char *name,
 	return s->format ? 0 : find_weight(s, err);
 }
 
+static int check_shape(const struct source *s, const struct ql_spec *spec,
+		       struct err *err)
+{
+	if (spec->in == s->in && spec->out == s->out)
+		return 0;
+	return err_set(err, ERR_INPUT, "%u inputs and %u outputs, expected "
+		       "%u and %u", spec->in, spec->out, s->in, s->out);
+}
+
 /* A quantized module in the neutral layer, its invariants checked. */
 static int read_ql(const struct source *s, struct ql *ql, struct err *err)
 {
@@ -198,12 +209,7 @@ static int read_ql(const struct source *s, struct ql *ql, struct err *err)
 	*ql = (struct ql){ 0 };
 	if (s->format->read(&layer, ql, err))
 		goto out;
-	if (ql->spec.in != s->in || ql->spec.out != s->out) {
-		err_set(err, ERR_INPUT, "%u inputs and %u outputs, expected "
-			"%u and %u", ql->spec.in, ql->spec.out, s->in, s->out);
-		goto out;
-	}
-	if (ql_check(ql, err))
+	if (check_shape(s, &ql->spec, err) || ql_check(ql, err))
 		goto out;
 	ret = 0;
 out:
@@ -235,12 +241,35 @@ static int load_bias(const struct rt_dev *d, const struct source *s,
 		    err);
 }
 
+/* From the file to the device as it is, where both can: 1 when not. */
+static int load_stored(const struct rt_dev *d, const struct source *s,
+		       struct rt_linear *l, struct err *err)
+{
+	struct qf_layer layer = { .module = s->module, .hint = &s->hint };
+	struct ql_packed q = { .words = NULL };
+	int ret = 1;
+
+	if (d->api->qw_pack)
+		ret = qf_stored(s->format, &layer, &q, err);
+	if (!ret)
+		ret = check_shape(s, &q.spec, err);
+	if (!ret)
+		ret = ql_packed_check(&q, err);
+	if (!ret)
+		ret = d->api->qw_pack(d->be, &q, &l->quant, err);
+	l->bytes = stored_bytes(&q.spec);
+	ql_packed_release(&q);
+	return ret < 0 ? err_ctx(err, "%s", s->module->name) : ret;
+}
+
 static int load_quant(const struct rt_dev *d, const struct source *s,
 		      struct rt_linear *l, struct err *err)
 {
 	struct ql ql;
-	int ret;
+	int ret = load_stored(d, s, l, err);
 
+	if (ret <= 0)
+		return ret;
 	if (read_ql(s, &ql, err))
 		return -1;
 	ret = d->api->qw_new(d->be, &ql, &l->quant, err);

@@ -1,5 +1,6 @@
 #include "sample.h"
 
+#include "../kernels/backend.h"
 #include "../libfmt/base/err.h"
 #include "../libfmt/base/mem.h"
 
@@ -19,6 +20,7 @@ struct sampler {
 	uint32_t sorted;          /* candidates taken off the heap */
 	struct cand *cand;        /* [vocab] */
 	uint32_t *recent;         /* [SAMPLE_RECENT], a ring */
+	uint32_t *distinct;       /* [SAMPLE_RECENT], what it holds */
 	uint64_t accepted;        /* tokens ever told of */
 	uint64_t rng[4];
 	void *mem;
@@ -112,20 +114,33 @@ static const struct cand *nth(struct sampler *s, uint32_t i)
 
 /* ---- choosing ---- */
 
-/* Each distinct recent token once, however often it occurred. */
-static void penalize(struct sampler *s)
+/* Each recent token that the penalty is for once, however often it occurred,
+ * into s->distinct. */
+static uint32_t penalized(struct sampler *s)
 {
 	uint64_t n = s->accepted < SAMPLE_RECENT ? s->accepted : SAMPLE_RECENT;
+	uint32_t count = 0;
 
+	if (!(s->p.repeat_penalty < 1 || s->p.repeat_penalty > 1))
+		return 0;
 	for (uint32_t i = 0; i < n; i++) {
 		uint32_t id = s->recent[i], seen = 0;
-		double *l;
 
-		for (uint32_t j = 0; j < i && !seen; j++)
-			seen = s->recent[j] == id;
-		if (seen || id >= s->vocab)
-			continue;
-		l = &s->cand[id].logit;
+		for (uint32_t j = 0; j < count && !seen; j++)
+			seen = s->distinct[j] == id;
+		if (!seen && id < s->vocab)
+			s->distinct[count++] = id;
+	}
+	return count;
+}
+
+static void penalize(struct sampler *s)
+{
+	uint32_t n = penalized(s);
+
+	for (uint32_t i = 0; i < n; i++) {
+		double *l = &s->cand[s->distinct[i]].logit;
+
 		*l = *l > 0 ? *l / s->p.repeat_penalty
 			    : *l * s->p.repeat_penalty;
 	}
@@ -188,24 +203,12 @@ static uint32_t draw(struct sampler *s, uint32_t n, double mass)
 	return id;
 }
 
-uint32_t rt_sampler_next(struct sampler *s, const float *logits)
+/* From candidates that are a heap or sorted as far as they are looked at. */
+static uint32_t choose(struct sampler *s)
 {
 	double mass;
 	uint32_t n;
 
-	for (uint32_t i = 0; i < s->vocab; i++) {
-		double l = logits[i];
-
-		s->cand[i].logit = isnan(l) ? -INFINITY : l;
-		s->cand[i].id = i;
-	}
-	if (s->p.repeat_penalty < 1 || s->p.repeat_penalty > 1)
-		penalize(s);
-	if (s->p.temp <= 0)
-		return greedy(s);
-	for (uint32_t i = 0; i < s->vocab; i++)
-		s->cand[i].logit /= s->p.temp;
-	heapify(s);
 	/* An infinite best logit leaves no differences to weigh. */
 	if (isinf(nth(s, 0)->logit)) {
 		uniform(s);
@@ -215,6 +218,49 @@ uint32_t rt_sampler_next(struct sampler *s, const float *logits)
 	return draw(s, n, mass);
 }
 
+uint32_t rt_sampler_next(struct sampler *s, const float *logits)
+{
+	for (uint32_t i = 0; i < s->vocab; i++) {
+		double l = logits[i];
+
+		s->cand[i].logit = isnan(l) ? -INFINITY : l;
+		s->cand[i].id = i;
+	}
+	penalize(s);
+	if (s->p.temp <= 0)
+		return greedy(s);
+	for (uint32_t i = 0; i < s->vocab; i++)
+		s->cand[i].logit /= s->p.temp;
+	heapify(s);
+	return choose(s);
+}
+
+uint32_t rt_sampler_ask(struct sampler *s, struct be_topk *t)
+{
+	uint32_t k = s->p.temp <= 0 ? 1 : s->p.top_k;
+
+	/* limit() adds up a whole vocabulary in the order of the heap */
+	if (!k || k > BE_TOP_MAX || (k >= s->vocab && s->p.temp > 0))
+		return 0;
+	t->recents = penalized(s);
+	t->recent = s->distinct;
+	t->penalty = s->p.repeat_penalty;
+	t->temp = s->p.temp <= 0 ? 1 : s->p.temp;
+	t->k = k;
+	return k;
+}
+
+uint32_t rt_sampler_pick(struct sampler *s, const struct be_top *best,
+			 uint32_t n)
+{
+	if (s->p.temp <= 0)
+		return best[0].id;
+	for (uint32_t i = 0; i < n; i++)
+		s->cand[s->vocab - 1 - i] =
+			(struct cand){ best[i].value, best[i].id };
+	s->sorted = n;
+	return choose(s);
+}
 void rt_sampler_accept(struct sampler *s, uint32_t id)
 {
 	s->recent[s->accepted++ % SAMPLE_RECENT] = id;
@@ -258,9 +304,10 @@ int rt_sampler_new(const struct sample_params *p, uint32_t vocab,
 	const struct mem_part part[] = {
 		{ (void **)&s->cand, vocab, sizeof(*s->cand) },
 		{ (void **)&s->recent, SAMPLE_RECENT, sizeof(*s->recent) },
+		{ (void **)&s->distinct, SAMPLE_RECENT, sizeof(*s->distinct) },
 	};
 
-	s->mem = mem_block(part, 2, err);
+	s->mem = mem_block(part, 3, err);
 	if (!s->mem) {
 		free(s);
 		return -1;

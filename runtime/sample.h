@@ -19,6 +19,8 @@
 
 #include <stdint.h>
 
+struct be_top;
+struct be_topk;
 struct err;
 struct sampler;
 
@@ -43,5 +45,11 @@ void rt_sampler_accept(struct sampler *s, uint32_t id);
 /* Choose; logits [vocab] are not changed.  Greedy choices use up no random
  * number, all others exactly one. */
 uint32_t rt_sampler_next(struct sampler *s, const float *logits);
+/* The same choice from the best of the logits, which a device finds (be_api's
+ * topk): what to ask it for, in all of *t but x; t->recent is the sampler's,
+ * until the next call.  0 when only whole logits will do, else t->k. */
+uint32_t rt_sampler_ask(struct sampler *s, struct be_topk *t);
+uint32_t rt_sampler_pick(struct sampler *s, const struct be_top *best,
+			 uint32_t n);
 
 #endif

@@ -46,7 +46,9 @@ int64_t tok_find(const struct tok *t, const char *piece);
 
 enum tok_flags {
 	TOK_BOS = 1,       /* add what the tokenizer adds (template, BOS) */
-	TOK_NO_SPECIAL = 2 /* special tokens in the text are plain text */
+	TOK_NO_SPECIAL = 2, /* special tokens in the text are plain text */
+	TOK_INNER = 4      /* tokens stand in front: what a tokenizer.json puts
+			      in front of a text's beginning is left out */
 };
 
 /* text may hold any bytes, NUL and broken UTF-8 included, up to 512 MiB (broken

@@ -5,6 +5,7 @@
 
 #include "../libfmt/base/err.h"
 #include "../libfmt/base/mem.h"
+#include "tok.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -105,7 +106,7 @@ int tok_bpe_token(struct tok_work *w, const char *s, size_t n,
 int tok_bpe_encode(struct tok_work *w, const char *s, size_t n,
 		   struct err *err)
 {
-	struct tok_span text = { s, n, true };
+	struct tok_span text = { s, n, !(w->flags & TOK_INNER) };
 
 	if (!tok_utf8_valid(s, n)) {
 		if (tok_utf8_mend(s, n, &w->mended, err))

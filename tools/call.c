@@ -75,7 +75,7 @@ int call_layout(const struct call *c, const char *option,
 		       "are", option, name, list);
 }
 
-static int ends_in(const char *s, const char *tail)
+bool call_ends_in(const char *s, const char *tail)
 {
 	size_t n = strlen(s), m = strlen(tail);
 
@@ -85,7 +85,14 @@ static int ends_in(const char *s, const char *tail)
 /* By name: calibration files are told apart the same way. */
 int call_holds_ids(const char *file)
 {
-	return ends_in(file, ".ids") || ends_in(file, ".safetensors");
+	return call_ends_in(file, ".ids") || call_ends_in(file, ".safetensors");
+}
+
+enum dtype call_kv_type(int choice)
+{
+	static const enum dtype type[] = { DT_NONE, DT_F32, DT_F16, DT_I8 };
+
+	return type[choice];
 }
 
 /* Reports replace an older report of the same name: unlike a model's folder

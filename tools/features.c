@@ -14,9 +14,6 @@
 #include <zlib.h>
 #include <zstd.h>
 
-/* OpenBLAS describes itself; its header is not needed for that. */
-extern char *openblas_get_config(void);
-
 /* A device is asked to open itself: what it says then is what a run would
  * use, and a plug-in that does not load says why. */
 static void device(const char *label, const char *name)
@@ -50,7 +47,6 @@ void applet_version(int verbose)
 	       "%u.%u.%u\n", "libraries", cJSON_Version(),
 	       (int)strcspn(pcre, " "), pcre, zlibVersion(),
 	       ZSTD_versionString(), xxh / 10000, xxh / 100 % 100, xxh % 100);
-	printf("  %-10s %s\n", "BLAS", openblas_get_config());
 	printf("  %-10s %s, C%ld\n", "compiler",
 #if defined(__clang__)
 	       "clang " __clang_version__,

@@ -17,8 +17,8 @@
 
 struct args {
 	bool tensors, layers, files, stats, doctor, kernels, print_path;
-	bool raw, config;
-	const char *match, *tensor, *diff;
+	bool raw, config, memory;
+	const char *match, *tensor, *diff, *html;
 	int64_t head;
 	int hash;               /* as the option's names stand */
 };
@@ -54,11 +54,17 @@ static const struct opt options[] = {
 	  .hi = 1 << 30 },
 	{ AT_FLAG(raw), .name = "raw",
 	  .help = "only the bytes of --tensor, for a pipe" },
+	{ AT_FLAG(memory), .name = "memory",
+	  .help = "what it takes to run: weights, cache, cards; and weights "
+		"of other bits and groups" },
 	{ AT_FLAG(kernels), .name = "kernels",
 	  .help = "which kernels can run each linear here, which one would, "
 		"and why not a faster one" },
 	{ AT_FLAG(config), .name = "config",
 	  .help = "the quantization config, normalised, as JSON" },
+	{ AT_TEXT(html), .name = "html", .arg = "FILE",
+	  .help = "write it as one page for a browser, with a map of the "
+		"layers; goes well with --stats or --diff" },
 	{ AT_TEXT(diff), .name = "diff", .arg = "MODEL",
 	  .help = "what differs in another checkpoint, whatever its layout: "
 		"configs, tensors, weights; exit 1 on a difference" },
@@ -123,6 +129,25 @@ static int look(struct inspect *r, const struct call *c, struct err *err)
 	       survey_glance(r->model, &r->survey, err) ? -1 : 0;
 }
 
+/* Does nothing that was asked for need tensors? */
+static bool needs_none(const struct args *a, bool hash)
+{
+	return !a->tensors && !a->layers && !a->stats && !a->tensor && !hash &&
+	       !a->diff && !a->kernels && !a->html;
+}
+
+static int open_and_look(struct inspect *r, const struct call *c,
+			 struct err *err)
+{
+	struct err why;
+
+	if (!open_model(r, c->model, err))
+		return look(r, c, err);
+	why = *err;
+	return needs_none(c->args, opt_given(c->opt, "hash")) ?
+		       inspect_absent_gather(r, c->model, &why, err) : -1;
+}
+
 /* What every printer needs.  Headers only (and g_idx and
  * qzeros, which are small), so this is quick for any size of model. */
 static int gather(struct inspect *r, const struct call *c, struct err *err)
@@ -130,9 +155,12 @@ static int gather(struct inspect *r, const struct call *c, struct err *err)
 	const struct cJSON *config;
 	struct err why;
 
-	if (open_model(r, c->model, err) || look(r, c, err) ||
+	if (open_and_look(r, c, err) ||
 	    doctor_examine(r->model, &r->survey, &r->doctor, err))
 		return -1;
+	r->quantized = r->survey.quantized ||
+		       (r->absent.is && r->model->quant.tree);
+	estimate_model(r->model, &r->survey, &r->estimate);
 	config = r->model->config;
 	r->architecture = json_text(json_first(json_find(config,
 							 "architectures")));
@@ -169,30 +197,74 @@ static int gather_values(struct inspect *r, const struct call *c,
 	return a->stats ? gather_stats(r, c->threads, err) : 0;
 }
 
-/* One of two printers; as text, only the tables that were asked for. */
-static int show(const struct inspect *r, const struct args *a, struct err *err)
+/* Is the page what is printed? */
+static bool to_stdout(const struct args *a)
 {
-	if (a->raw)
-		return inspect_one_raw(r, err);
-	if (r->ui->json)
-		return inspect_json(r, err);
-	if (!a->tensors && !a->layers && !a->files && !a->doctor &&
-	    !r->digest && !a->stats && !a->tensor && !a->diff && !a->kernels &&
-	    !a->config)
+	return a->html && !strcmp(a->html, "-");
+}
+
+/* Is there something to print beside the screen, or instead of a page? */
+static bool wants_more(const struct args *a, bool hash)
+{
+	bool paged = a->stats || a->diff;
+
+	return a->tensors || a->layers || a->files || a->doctor || hash ||
+	       a->tensor || a->kernels || a->config || a->memory ||
+	       (paged && !a->html);
+}
+
+/* As text, only the tables that were asked for; those that a page holds are
+ * not printed as well, but its path. */
+static int show_text(const struct inspect *r, const struct args *a,
+		     struct err *err)
+{
+	if (!wants_more(a, r->digest) && a->html && !to_stdout(a))
+		fprintf(r->out, "%s\n", a->html);
+	else if (!wants_more(a, r->digest) && !a->html)
 		inspect_screen(r);
 	if ((a->files && inspect_files(r, err)) ||
 	    (a->layers && inspect_layers(r, err)) ||
 	    (a->tensors && inspect_tensors(r, err)) ||
-	    (a->stats && inspect_stats(r, err)) ||
+	    (a->stats && !a->html && inspect_stats(r, err)) ||
 	    (a->config && ui_json(r->out, inspect_config(r), err)) ||
+	    (a->memory && inspect_memory_show(r, err)) ||
 	    (a->kernels && inspect_kernels_show(r, err)) ||
 	    (a->tensor && inspect_one_show(r, err)) ||
-	    (a->diff && inspect_diff_show(r, err)))
+	    (a->diff && !a->html && inspect_diff_show(r, err)))
 		return -1;
 	if (r->digest)
 		inspect_hashes(r);
 	if (a->doctor)
 		inspect_doctor(r);
+	return 0;
+}
+
+static int show(const struct inspect *r, const struct args *a, struct err *err)
+{
+	if (a->html && inspect_html(r, a->html, err))
+		return -1;
+	if (a->raw)
+		return inspect_one_raw(r, err);
+	return r->ui->json ? inspect_json(r, err) : show_text(r, a, err);
+}
+
+/* Options that do not go together. */
+static int check_args(const struct call *c, struct err *err)
+{
+	const struct args *a = c->args;
+
+	if (a->print_path && c->ui->json)
+		return err_set(err, ERR_USAGE, "--json and --print-path both "
+			       "want standard output: give one of them");
+	if (a->raw && (!a->tensor || c->ui->json || a->print_path))
+		return err_set(err, ERR_USAGE, "--raw goes with --tensor, and "
+			       "with nothing else on standard output");
+	if (to_stdout(a) && (c->ui->json || a->print_path || a->raw ||
+			     wants_more(a, opt_given(c->opt, "hash"))))
+		return err_set(err, ERR_USAGE, "--html - takes standard "
+			       "output for itself: give it a file");
+	if (a->head && !a->tensor)
+		return err_set(err, ERR_USAGE, "--head goes with --tensor");
 	return 0;
 }
 
@@ -203,17 +275,16 @@ static int inspect_run(const struct call *c, struct err *err)
 			     .out = a->print_path ? stderr : stdout };
 	int ret = -1;
 
-	if (a->print_path && c->ui->json)
-		return err_set(err, ERR_USAGE, "--json and --print-path both "
-			       "want standard output: give one of them");
-	if (a->raw && (!a->tensor || c->ui->json || a->print_path))
-		return err_set(err, ERR_USAGE, "--raw goes with --tensor, and "
-			       "with nothing else on standard output");
-	if (a->head && !a->tensor)
-		return err_set(err, ERR_USAGE, "--head goes with --tensor");
+	if (check_args(c, err))
+		return -1;
 	if (inspect_match_open(&r, a->match, err) || gather(&r, c, err) ||
 	    gather_values(&r, c, err) || show(&r, a, err))
 		goto out;
+	if (r.absent.is) {
+		ret = inspect_absent_end(&r, a->doctor, err);
+		c->ui->shut |= c->ui->json; /* the document is printed */
+		goto out;
+	}
 	/* without --doctor, looking at a sick checkpoint succeeds */
 	ret = (a->doctor && r.doctor.errors) ||
 	      (a->diff && r.diff->diff.differences) ? ERR_CHECK : 0;

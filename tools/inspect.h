@@ -3,9 +3,11 @@
 #ifndef TOOLS_INSPECT_H
 #define TOOLS_INSPECT_H
 
+#include "../libfmt/absent.h"
 #include "../libfmt/diff.h"
 #include "../libfmt/digest.h"
 #include "../libfmt/doctor.h"
+#include "../libfmt/estimate.h"
 #include "../libfmt/llama.h"
 #include "../libfmt/model.h"
 #include "../libfmt/stats.h"
@@ -29,8 +31,12 @@ struct inspect {
 	struct model *model;
 	struct survey survey;
 	struct doctor doctor;
+	struct estimate estimate;
 	struct llama_config cfg;
 	bool cfg_known;         /* cfg is filled */
+	bool quantized;         /* some linear is, or is said to be */
+	struct absent absent;   /* weights that are not here, and the failure */
+	struct err failure;     /* that this was */
 	const char *architecture, *model_type; /* or NULL */
 	struct inspect_match *match; /* --match, or NULL */
 	bool *show_layer;       /* [survey.count]: it lets it through */
@@ -53,6 +59,18 @@ struct inspect_need {
 int inspect_fetch(struct inspect *r, const struct inspect_need *need,
 		  struct err *err);
 
+/* ---- weights that are not here (inspect_absent.c) ---- */
+
+/* After the model could not be opened: open it again without weights, if that
+ * was the reason and there are configs to tell of; else *why is the error.
+ * The survey is then what the configs say. */
+int inspect_absent_gather(struct inspect *r, const char *path,
+			  const struct err *why, struct err *err);
+/* What stands where the size would. */
+void inspect_absent_size(const struct inspect *r, char buf[96]);
+/* How the applet ends after everything was shown. */
+int inspect_absent_end(struct inspect *r, bool examined, struct err *err);
+
 /* ---- --match (inspect_match.c) ---- */
 
 int inspect_match_open(struct inspect *r, const char *pattern,
@@ -73,6 +91,8 @@ int inspect_files(const struct inspect *r, struct err *err);
 void inspect_hashes(const struct inspect *r);
 /* What the values are, layer by layer and tensor by tensor. */
 int inspect_stats(const struct inspect *r, struct err *err);
+/* The share of codes at either end of the range: clipped, or close to it. */
+double inspect_stats_ends(const struct stats_layer *l);
 /* As members of a layer's or a tensor's object. */
 void inspect_stats_layer_json(struct cJSON *o, const struct stats_layer *l);
 void inspect_stats_json(struct cJSON *o, const char *key,
@@ -85,6 +105,14 @@ int inspect_diff_gather(struct inspect *r, const char *other, uint32_t threads,
 void inspect_diff_free(struct inspect_diff *d); /* accepts NULL */
 int inspect_diff_show(const struct inspect *r, struct err *err);
 void inspect_diff_json(struct cJSON *top, const struct inspect *r);
+
+/* ---- --memory (inspect_memory.c) ---- */
+
+int inspect_memory_show(const struct inspect *r, struct err *err);
+void inspect_memory_json(struct cJSON *top, const struct inspect *r);
+/* In a line: how much, and the smallest cards that have it.  The total is
+ * known. */
+void inspect_memory_line(const struct estimate *e, char buf[96]);
 
 /* ---- --kernels, --config (inspect_kernels.c, inspect_config.c) ---- */
 
@@ -114,6 +142,8 @@ int inspect_one_show(const struct inspect *r, struct err *err);
 int inspect_one_raw(const struct inspect *r, struct err *err);
 void inspect_one_json(struct cJSON *top, const struct inspect *r);
 
+/* All of it as a page in a file of its own (inspect_html.c). */
+int inspect_html(const struct inspect *r, const char *path, struct err *err);
 /* Every problem, who refuses it, what mends it. */
 void inspect_doctor(const struct inspect *r);
 /* All of it. */

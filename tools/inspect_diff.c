@@ -177,9 +177,11 @@ int inspect_diff_show(const struct inspect *r, struct err *err)
 	const struct diff *d = &r->diff->diff;
 	FILE *f = r->out;
 
-	fprintf(f, "%shere   %s\nthere  %s%s\n\n", ui_paint(r->ui, f, UI_BOLD),
-		r->model->path, r->diff->other->path,
-		ui_paint(r->ui, f, UI_OFF));
+	fprintf(f, "%shere   ", ui_paint(r->ui, f, UI_BOLD));
+	ui_put(f, "%s", r->model->path);
+	fputs("\nthere  ", f);
+	ui_put(f, "%s", r->diff->other->path);
+	fprintf(f, "%s\n\n", ui_paint(r->ui, f, UI_OFF));
 	if (show_keys(r, err) || show_tensors(r, err))
 		return -1;
 	show_sums(r);

@@ -37,13 +37,13 @@ static void add_quantization(struct cJSON *o, const struct inspect *r)
 	const struct config_quant *q = &r->model->quant;
 	struct cJSON *j;
 
-	if (!s->quantized) {
+	if (!r->quantized) {
 		cJSON_AddNullToObject(o, "quantization");
 		return;
 	}
 	j = cJSON_AddObjectToObject(o, "quantization");
-	cJSON_AddNumberToObject(j, "bits", s->bits);
-	cJSON_AddNumberToObject(j, "group_size", s->group_size);
+	number_or_null(j, "bits", s->bits, s->bits);
+	number_or_null(j, "group_size", s->group_size, s->group_size);
 	cJSON_AddBoolToObject(j, "desc_act", s->desc_act);
 	cJSON_AddBoolToObject(j, "sym", s->sym);
 	cJSON_AddBoolToObject(j, "mixed", s->mixed);
@@ -186,12 +186,23 @@ static void add_hash(struct cJSON *o, const struct digest *d)
 	}
 }
 
+/* The same member that every failure has. */
+static void add_failure(struct cJSON *o, const struct err *why)
+{
+	struct cJSON *e = cJSON_AddObjectToObject(o, "error");
+
+	cJSON_AddNumberToObject(e, "code", why->code);
+	ui_json_text(e, "message", why->msg);
+}
+
 int inspect_json(const struct inspect *r, struct err *err)
 {
 	const struct survey *s = &r->survey;
 	struct cJSON *o = cJSON_CreateObject();
 
 	ui_json_text(o, "path", r->model->path);
+	if (r->failure.code)
+		add_failure(o, &r->failure);
 	ui_json_text(o, "format", s->format);
 	ui_json_text(o, "architecture", r->architecture);
 	ui_json_text(o, "model_type", r->model_type);
@@ -209,6 +220,7 @@ int inspect_json(const struct inspect *r, struct err *err)
 	/* zeros and g_idx were looked at here and there only */
 	cJSON_AddBoolToObject(o, "glance", r->survey.glance);
 	cJSON_AddItemToObject(o, "config", inspect_config(r));
+	inspect_memory_json(o, r);
 	if (r->kernels)
 		inspect_kernels_json(o, r);
 	if (r->diff)

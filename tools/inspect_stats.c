@@ -49,8 +49,7 @@ static void layer_notes(const struct stats_layer *l, struct notes *s)
 
 /* ---- quantized layers ---- */
 
-/* Codes at either end of the range: clipped, or close to it. */
-static double ends(const struct stats_layer *l)
+double inspect_stats_ends(const struct stats_layer *l)
 {
 	uint64_t n = l->code[0] + l->code[(1u << l->spec.bits) - 1];
 
@@ -76,7 +75,7 @@ static void layer_row(const struct inspect *r, struct ui_table *t,
 	ui_cell(t, "%s", ui_spark(r->ui, l->code, 1u << l->spec.bits, SPARK,
 				  spark));
 	ui_cell(t, "%.2f", l->entropy);
-	ui_cell(t, "%.1f", 100 * ends(l));
+	ui_cell(t, "%.1f", 100 * inspect_stats_ends(l));
 	layer_notes(l, &notes);
 	ui_cell(t, "%s", notes.text);
 }
@@ -118,7 +117,7 @@ static void layer_sum(const struct inspect *r)
 		weights += n;
 		entropy += l->entropy * n;
 		bits += l->spec.bits * n;
-		end += ends(l) * n;
+		end += inspect_stats_ends(l) * n;
 		noise += l->noise * n;
 		stats_join(&all.scale, &l->scale);
 		all.unused_groups += l->unused_groups;
@@ -251,7 +250,7 @@ void inspect_stats_layer_json(struct cJSON *o, const struct stats_layer *l)
 	j = cJSON_AddObjectToObject(o, "stats");
 	add_counts(j, "codes", l->code, 1u << l->spec.bits);
 	cJSON_AddNumberToObject(j, "entropy", l->entropy);
-	cJSON_AddNumberToObject(j, "ends", ends(l));
+	cJSON_AddNumberToObject(j, "ends", inspect_stats_ends(l));
 	if (l->spec.zero_kind == QL_POINT)
 		add_counts(j, "zeros", l->zero_code, (1u << l->spec.bits) + 1);
 	else

@@ -329,8 +329,9 @@ static void values_row(const struct inspect *r, const char *label,
 
 static void title(const struct inspect *r, const char *name, const char *tail)
 {
-	fprintf(r->out, "%s%s%s%s\n", ui_paint(r->ui, r->out, UI_BOLD), name,
-		tail, ui_paint(r->ui, r->out, UI_OFF));
+	fputs(ui_paint(r->ui, r->out, UI_BOLD), r->out);
+	ui_put(r->out, "%s%s", name, tail);
+	fprintf(r->out, "%s\n", ui_paint(r->ui, r->out, UI_OFF));
 }
 
 static int show_tensor(const struct inspect *r, struct err *err)

@@ -8,19 +8,72 @@
 #include <stdio.h>
 #include <string.h>
 
-/* "  label            value" */
+#define LABEL 19        /* columns in front of a value */
+#define TEXT 1024
+
+/* A long value goes on below itself, in a terminal that is too narrow. */
+static void wrapped(FILE *f, const char *text, int width)
+{
+	size_t room = width > LABEL + 20 ? (size_t)(width - LABEL) : SIZE_MAX;
+
+	for (;;) {
+		size_t n = strlen(text), cut = n;
+
+		if (n > room)
+			for (cut = room; cut > room / 2 && text[cut] != ' ';)
+				cut--;
+		if (n > room && text[cut] != ' ')
+			cut = n; /* a long word is the terminal's business */
+		ui_put(f, "%.*s", (int)cut, text);
+		fputc('\n', f);
+		text += cut + (text[cut] == ' ');
+		if (!*text)
+			return;
+		fprintf(f, "%*s", LABEL, "");
+	}
+}
+
+/* "  label            value", the value's first word perhaps in colour */
+ERR_PRINTF(4, 0)
+static void vrow(const struct inspect *r, const char *label,
+		 enum ui_color color, const char *fmt, va_list ap)
+{
+	char text[TEXT];
+	const char *rest = text;
+
+	fprintf(r->out, "  %s%-15s%s  ", ui_paint(r->ui, r->out, UI_DIM),
+		label, ui_paint(r->ui, r->out, UI_OFF));
+	vsnprintf(text, sizeof(text), fmt, ap);
+	if (color != UI_OFF) {
+		size_t n = strcspn(text, " :");
+
+		fprintf(r->out, "%s%.*s%s", ui_paint(r->ui, r->out, color),
+			(int)n, text, ui_paint(r->ui, r->out, UI_OFF));
+		rest += n;
+	}
+	wrapped(r->out, rest, ui_width(r->out) - (int)(rest - text));
+}
+
 ERR_PRINTF(3, 4)
 static void row(const struct inspect *r, const char *label, const char *fmt,
 		...)
 {
 	va_list ap;
 
-	fprintf(r->out, "  %s%-15s%s  ", ui_paint(r->ui, r->out, UI_DIM),
-		label, ui_paint(r->ui, r->out, UI_OFF));
 	va_start(ap, fmt);
-	vfprintf(r->out, fmt, ap);
+	vrow(r, label, UI_OFF, fmt, ap);
 	va_end(ap);
-	fputc('\n', r->out);
+}
+
+ERR_PRINTF(4, 5)
+static void colored(const struct inspect *r, const char *label,
+		    enum ui_color color, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vrow(r, label, color, fmt, ap);
+	va_end(ap);
 }
 
 /* The sizes are known for architectures that we run; for others the config's
@@ -39,12 +92,13 @@ static void architecture_rows(const struct inspect *r)
 	else
 		row(r, "architecture", "unknown (no config.json)");
 	if (r->cfg_known) {
-		row(r, "shape", "%u layers, hidden %u, MLP %u, %u heads of %u, "
-		    "%u key/value heads", c->layers, c->hidden, c->inter,
-		    c->heads, c->head_dim, c->kv_heads);
+		row(r, "shape", "%u blocks of %u, MLP %u, %u heads of %u (%u "
+		    "key/value)", c->layers, c->hidden, c->inter, c->heads,
+		    c->head_dim, c->kv_heads);
 		row(r, "vocabulary", "%u, context %u", c->vocab, c->max_pos);
 	}
-	row(r, "parameters", "%s", ui_count(r->survey.parameters, n));
+	if (r->survey.parameters)
+		row(r, "parameters", "%s", ui_count(r->survey.parameters, n));
 }
 
 /* The type of most bytes, for a dense checkpoint. */
@@ -87,7 +141,11 @@ static void format_rows(const struct inspect *r)
 
 	if (model_gguf(r->model))
 		type_row(r);
-	if (!s->quantized) {
+	if (!r->quantized && r->absent.is) {
+		row(r, "format", "%s, by config.json", s->format);
+		return;
+	}
+	if (!r->quantized) {
 		row(r, "format", "%s, %s%s", s->format,
 		    tensor_dtype_name(main_type(r->model)),
 		    model_gguf(r->model) ? ", in a GGUF file" : "");
@@ -98,14 +156,34 @@ static void format_rows(const struct inspect *r)
 	else
 		row(r, "format", "%s (settings: %s)", s->format,
 		    config_source_name(r->model->quant.source));
-	row(r, "bits", "%u%s", s->bits, differ);
-	if (s->group_size == -1)
+	if (s->bits)
+		row(r, "bits", "%u%s", s->bits, differ);
+	else
+		row(r, "bits", "not known");
+	if (!s->group_size)
+		row(r, "group size", "not known");
+	else if (s->group_size == -1)
 		row(r, "group size", "-1 (a group per row)%s", differ);
 	else
 		row(r, "group size", "%d%s", s->group_size, differ);
 	row(r, "act-order", "%s", s->desc_act ? "yes" : "no");
 	row(r, "symmetric", "%s", s->sym ? "yes" : "no");
-	row(r, "bits per weight", "%.3f", s->bits_per_weight);
+	if (r->absent.is)
+		return;
+	if (s->bits_per_weight > 0)
+		row(r, "bits per weight", "%.3f", s->bits_per_weight);
+	row(r, "linears", "%u quantized, %u not", s->quantized,
+	    s->count - s->quantized);
+}
+
+static void memory_row(const struct inspect *r)
+{
+	char text[96];
+
+	if (!r->estimate.total)
+		return;
+	inspect_memory_line(&r->estimate, text);
+	row(r, "memory to run", "%s", text);
 }
 
 #define FILES_SHOWN 4
@@ -139,19 +217,16 @@ static void problem_rows(const struct inspect *r)
 	const struct doctor *d = &r->doctor;
 
 	if (!d->count) {
-		row(r, "problems", "%snone%s%s",
-		    ui_paint(r->ui, r->out, UI_GREEN),
-		    r->survey.glance ? " at a glance" : "",
-		    ui_paint(r->ui, r->out, UI_OFF));
+		colored(r, "problems", UI_GREEN, "none%s",
+			r->survey.glance ? " at a glance" : "");
 		return;
 	}
 	for (uint32_t i = 0; i < d->count && i < PROBLEMS_SHOWN; i++) {
 		const struct doctor_problem *p = &d->problem[i];
 
-		row(r, i ? "" : "problems", "%s%s%s: %s",
-		    ui_paint(r->ui, r->out, severity_color(p->severity)),
-		    doctor_severity_name(p->severity),
-		    ui_paint(r->ui, r->out, UI_OFF), p->message);
+		colored(r, i ? "" : "problems", severity_color(p->severity),
+			"%s: %s", doctor_severity_name(p->severity),
+			p->message);
 	}
 	if (d->count > PROBLEMS_SHOWN)
 		row(r, "", "and %u more", d->count - PROBLEMS_SHOWN);
@@ -162,14 +237,21 @@ static void problem_rows(const struct inspect *r)
 void inspect_screen(const struct inspect *r)
 {
 	uint32_t files = r->model->file_count;
-	char n[32];
+	char n[32], size[96];
 
-	fprintf(r->out, "%s%s%s\n", ui_paint(r->ui, r->out, UI_BOLD),
-		r->model->path, ui_paint(r->ui, r->out, UI_OFF));
+	fputs(ui_paint(r->ui, r->out, UI_BOLD), r->out);
+	ui_put(r->out, "%s", r->model->path);
+	fprintf(r->out, "%s\n", ui_paint(r->ui, r->out, UI_OFF));
 	architecture_rows(r);
-	row(r, "size", "%s in %u file%s", ui_bytes(r->survey.bytes, n), files,
-	    ui_plural(files));
+	if (r->absent.is) {
+		inspect_absent_size(r, size);
+		row(r, "size", "%s", size);
+	} else {
+		row(r, "size", "%s in %u file%s",
+		    ui_bytes(r->survey.bytes, n), files, ui_plural(files));
+	}
 	format_rows(r);
+	memory_row(r);
 	file_rows(r);
 	problem_rows(r);
 }
@@ -281,8 +363,10 @@ void inspect_hashes(const struct inspect *r)
 	const struct digest *d = r->digest;
 
 	for (uint32_t i = 0; i < d->count; i++)
-		if (inspect_shows(r, d->name[i]))
-			fprintf(r->out, "%s  %s\n", d->hash[i], d->name[i]);
+		if (inspect_shows(r, d->name[i])) {
+			ui_put(r->out, "%s  %s", d->hash[i], d->name[i]);
+			fputc('\n', r->out);
+		}
 	fprintf(r->out, "%s  (%s)\n", d->model,
 		d->what == DIGEST_BYTES ? "model" : "weights");
 }
@@ -295,17 +379,21 @@ void inspect_doctor(const struct inspect *r)
 	for (uint32_t i = 0; i < d->count; i++) {
 		const struct doctor_problem *p = &d->problem[i];
 
-		fprintf(f, "%s%s%s %s: %s%s%s\n",
+		fprintf(f, "%s%s%s ",
 			ui_paint(r->ui, f, severity_color(p->severity)),
 			doctor_severity_name(p->severity),
-			ui_paint(r->ui, f, UI_OFF), p->code, p->where,
-			p->where[0] ? ": " : "", p->message);
+			ui_paint(r->ui, f, UI_OFF));
+		ui_put(f, "%s: %s%s%s", p->code, p->where,
+		       p->where[0] ? ": " : "", p->message);
 		if (p->refused_by[0])
-			fprintf(f, "    refused by %s\n", p->refused_by);
+			fprintf(f, "\n    refused by %s", p->refused_by);
 		if (p->says[0])
-			fprintf(f, "    saying     %s\n", p->says);
-		if (p->fix[0])
-			fprintf(f, "    mended by  %s\n", p->fix);
+			fprintf(f, "\n    saying     %s", p->says);
+		if (p->fix[0]) {
+			fputs("\n    mended by  ", f);
+			ui_put(f, "%s", p->fix);
+		}
+		fputc('\n', f);
 	}
 	if (!d->count)
 		fprintf(f, "%sno known problem%s\n",

@@ -2,11 +2,12 @@
  *
  * The work is gq_walk's; here are the options, what they refuse, and the
  * result.  The order of a run: everything that can be refused without reading
- * weights, then the model, the text, the device, the walk; the folder gets its
- * name only after it was opened again. */
+ * weights, then the model, the text, the device, its limits, the walk; the
+ * folder gets its name only after it was opened again. */
 #include "quantize.h"
 
 #include "../libfmt/base/io.h"
+#include "../libfmt/base/io_place.h"
 #include "../libfmt/base/json.h"
 #include "../libfmt/base/mem.h"
 #include "../libfmt/model.h"
@@ -20,7 +21,6 @@
 
 /* Passes of refinement; docs/quality.md says what they are worth. */
 #define PASSES 3
-#define LATER "is not in this version"
 
 #define OPT_ARGS struct quantize_args
 
@@ -29,7 +29,7 @@ static const uint8_t bits_of[] = { 2, 3, 4, 8 };
 static const struct opt options[] = {
 	{ .kind = OPT_HEAD, .help = "Output" },
 	{ AT_TEXT(output), .letter = 'o', .name = "output", .arg = "DIR",
-	  .help = "the folder to write (required)" },
+	  .help = "the folder to write (required without --plan)" },
 	{ AT_FLAG(force), .letter = 'f', .name = "force",
 	  .help = "replace DIR, and discard an unfinished job" },
 	{ AT_FLAG(resume), .name = "resume",
@@ -43,6 +43,12 @@ static const struct opt options[] = {
 	  .help = "CSV, a line per linear as it is done" },
 	{ AT_TEXT(report), .name = "report", .arg = "FILE",
 	  .help = "JSON, written at the end" },
+	{ AT_FLAG(plan), .name = "plan",
+	  .help = "say what a run would take, and write nothing" },
+	{ AT_SIZE(max_memory), .name = "max-memory", .arg = "SIZE",
+	  .help = "memory to stay inside (default: what is free)" },
+	{ AT_SIZE(max_device_memory), .name = "max-device-memory",
+	  .arg = "SIZE", .help = "of a GPU, to stay inside" },
 
 	{ .kind = OPT_HEAD, .help = "Quantization" },
 	{ AT_CHOICE(method), .name = "method", .arg = "METHOD",
@@ -52,7 +58,7 @@ static const struct opt options[] = {
 	  .help = "bits of a code", .def = "4",
 	  .names = "2|3|4|8" },
 	{ AT_INT(group_size), .letter = 'g', .name = "group-size", .arg = "N",
-	  .help = "inputs that share a scale, -1: all of a row",
+	  .help = "inputs that share a scale, -1: a row",
 	  .def = "128", .lo = -1, .hi = 1 << 24 },
 	{ AT_FLAG(sym), .name = "sym",
 	  .help = "symmetric ranges (default)", .def = "1" },
@@ -78,40 +84,29 @@ static const struct opt options[] = {
 	{ AT_FLAG(mse), .name = "mse",
 	  .help = "search clipping ranges (default but for plain, rtn)" },
 	{ AT_LIST(rule), .name = "rule", .arg = "RULE",
-	  .help = "REGEX:key=value,... or REGEX:skip, for matching modules" },
+	  .help = "REGEX:key=value,... or REGEX:skip for modules" },
 	{ AT_FLAG(lm_head), .name = "lm-head",
 	  .help = "quantize the output head too" },
 
 	{ .kind = OPT_HEAD, .help = "Calibration" },
 	{ AT_FILES(calib), .name = "calib", .arg = "FILE",
-	  .help = "text, .jsonl, .ids, .safetensors of ids; text also .gz, "
-		".zst; several may follow" },
+	  .help = "text or .jsonl (.gz, .zst), .ids; several may follow" },
 	{ AT_INT(samples), .name = "samples", .arg = "N",
 	  .help = "windows of text", .def = "128", .lo = 1,
 	  .hi = 1 << 20 },
 	{ AT_INT(seqlen), .name = "seqlen", .arg = "N",
-	  .help = "tokens of a window, at most the model's context",
+	  .help = "tokens, at most the model's context",
 	  .def = "2048", .lo = 2, .hi = 1 << 20 },
+	{ AT_FLAG(per_line), .name = "sample-per-line",
+	  .help = "a window from each line of text" },
 	{ AT_INT(seed), .name = "seed", .arg = "N",
 	  .help = "0: the first windows, else drawn", .def = "0",
 	  .lo = 0, .hi = 9007199254740991.0 },
 
-	{ AT_SIZE(max_memory), .name = "max-memory", .arg = "SIZE",
-	  .help = "memory to stay inside",
-	  .absent = LATER "; one block of the model is in memory at a time" },
-	{ AT_SIZE(max_device_memory), .name = "max-device-memory",
-	  .arg = "SIZE",
-	  .help = "device memory to stay inside",
-	  .absent = LATER "; one block of the model is on the device at a "
-		"time" },
-	{ AT_FLAG(plan), .name = "plan",
-	  .help = "say what would be done, write nothing",
-	  .absent = LATER "; gptq-inspect shows the sizes of MODEL" },
 	{ .kind = OPT_END }
 };
 
-/* What the command line alone tells: contradictions, missing pieces, and
- * methods that are not there. */
+/* What the command line alone tells: contradictions and missing pieces. */
 static int check_args(struct quantize *j, struct err *err)
 {
 	const struct quantize_args *a = j->args;
@@ -120,16 +115,13 @@ static int check_args(struct quantize *j, struct err *err)
 
 	opt_choice(o, "method", method);
 	j->method = gq_method_find(method);
-	if (!a->output)
+	if (!a->output && !a->plan)
 		return err_set(err, ERR_USAGE, "-o DIR says where to write, "
 			       "and is missing");
 	if (a->group_size == 0)
 		return err_set(err, ERR_USAGE,
 			       "--group-size: 0 is neither -1 nor at least 1");
-	if (!j->method)
-		return err_set(err, ERR_UNSUP, "--method %s " LATER
-			       "; gptq, hqq and rtn are", method);
-	if (j->method->needs_hessian && !a->calib.count)
+	if (j->method->needs_hessian && !a->calib.count && !a->plan)
 		return err_set(err, ERR_USAGE, "--method %s needs --calib "
 			       "FILE (text to calibrate with)", method);
 	if (!j->method->needs_hessian &&
@@ -139,6 +131,10 @@ static int check_args(struct quantize *j, struct err *err)
 			       a->desc_act ? "--desc-act" :
 			       a->static_groups ? "--static-groups" :
 			       "--act-group-aware");
+	if (j->method->compares && !a->true_sequential)
+		return err_set(err, ERR_USAGE, "--method %s compares a "
+			       "linear's inputs with the full model's: leave "
+			       "out --no-true-sequential", method);
 	if (a->act_group_aware && (a->desc_act || a->static_groups))
 		return err_set(err, ERR_USAGE, "--act-group-aware is an order "
 			       "of its own: leave out %s",
@@ -149,27 +145,65 @@ static int check_args(struct quantize *j, struct err *err)
 }
 
 /* Quantizing twice would add the errors of both: refused, with the way out. */
-static int open_model(struct quantize *j, struct err *err)
+static int refuse_quantized(const struct quantize *j, const char *format,
+			    uint32_t bits, struct err *err)
 {
-	const char *path = j->call->model;
-
-	if (model_open(path, 0, &j->model, err) ||
-	    survey_model(j->model, &j->survey, err))
-		return -1;
-	j->before = j->survey.bytes;
-	if (!j->model->config)
-		return err_set(err, ERR_INPUT, "%s: no config.json, so the "
-			       "architecture is not known", path);
-	if (llama_config_read(j->model->config, NULL, &j->cfg, err) ||
-	    llama_check(j->model, &j->cfg, err))
-		return err_ctx(err, "%s", path);
-	if (!j->survey.quantized)
-		return 0;
 	ui_hint(j->call->ui, "gptq-repack changes the layout of a quantized "
 		"model");
 	return err_set(err, ERR_UNSUP, "%s is quantized already (%s, %u "
-		       "bits): quantize the original", path, j->survey.format,
-		       j->survey.bits);
+		       "bits): quantize the original", j->call->model, format,
+		       bits);
+}
+
+/* The tensors, and that they are what the config promises. */
+static int look_at_weights(struct quantize *j, struct err *err)
+{
+	if (model_is_local(j->model) ?
+		    survey_model(j->model, &j->survey, err) :
+		    model_glance(j->model, err) ||
+			    survey_glance(j->model, &j->survey, err))
+		return -1;
+	j->before = j->survey.bytes;
+	if (llama_check(j->model, &j->cfg, err))
+		return err_ctx(err, "%s", j->call->model);
+	if (!j->survey.quantized)
+		return 0;
+	return refuse_quantized(j, j->survey.format, j->survey.bits, err);
+}
+
+/* A plan asks for headers alone, so its model may lie on a server. */
+static int open_place(struct quantize *j, unsigned flags, struct err *err)
+{
+	struct io_place *place;
+
+	if (!j->args->plan)
+		return model_open(j->call->model, flags, &j->model, err);
+	if (io_place_open(j->call->model, &j->call->ui->progress, &place, err))
+		return -1;
+	return model_open_place(place, flags, &j->model, err);
+}
+
+/* A plan can do without weights, where there are none. */
+static int open_model(struct quantize *j, struct err *err)
+{
+	const char *path = j->call->model;
+	bool bare = j->args->plan && !quantize_has_weights(path);
+
+	if (open_place(j, bare ? MODEL_NO_WEIGHTS : 0, err))
+		return -1;
+	if (!j->model->config)
+		return err_set(err, ERR_INPUT, "%s: no config.json, so the "
+			       "architecture is not known", path);
+	if (llama_config_read(j->model->config, NULL, &j->cfg, err))
+		return err_ctx(err, "%s", path);
+	if (!bare)
+		return look_at_weights(j, err);
+	ui_note(j->call->ui, "%s: no weights are here: sizes are by its "
+		"configs", path);
+	if (j->model->quant.source == CONFIG_NONE)
+		return 0;
+	return refuse_quantized(j, "by its config", j->model->quant.bits,
+				err);
 }
 
 /* The tokenizer is opened only where text has to be encoded: files of ids work
@@ -180,21 +214,30 @@ static int load_calibration(struct quantize *j, struct err *err)
 	struct calib_how how = {
 		.file = a->calib.item, .files = a->calib.count,
 		.samples = (uint32_t)a->samples, .seed = (uint64_t)a->seed,
-		.vocab = j->cfg.vocab
+		.vocab = j->cfg.vocab, .per_line = a->per_line
 	};
 	bool text = false;
 
-	if (call_seqlen(j->call, a->seqlen, j->cfg.max_pos, &j->seqlen, err))
+	if (call_seqlen(j->call, a->seqlen, j->cfg.max_pos, &how.seqlen, err))
 		return -1;
 	if (!j->method->needs_hessian)
 		return 0;
+	if (a->plan) {
+		j->calib.samples = how.samples;
+		j->calib.seqlen = how.seqlen;
+		return 0;
+	}
 	for (uint32_t i = 0; i < how.files; i++)
 		text |= !call_holds_ids(how.file[i]);
 	if (text && tok_open_model(j->model, &j->tok, err))
 		return -1;
-	how.seqlen = j->seqlen;
 	how.tok = j->tok;
-	return gq_calib_load(&how, &j->calib, err);
+	if (gq_calib_load(&how, &j->calib, err))
+		return -1;
+	/* what memory it has is not needed any more */
+	tok_close(j->tok);
+	j->tok = NULL;
+	return 0;
 }
 
 /* Beyond the published algorithm the search is always made where there are
@@ -222,6 +265,8 @@ static int describe_job(struct quantize *j, struct err *err)
 			.group_aware = a->act_group_aware,
 			.group_size = (int32_t)a->group_size,
 			.damp = a->damp, .damp_step = a->damp_step,
+			.damp_short = !a->plain && !opt_given(j->call->opt,
+							"damp-percent"),
 			.block = 128, .scale_type = DT_F16,
 			/* the published code rounds scales at the very end */
 			.round_scale = !a->plain,
@@ -270,7 +315,7 @@ static int walk(struct quantize *j, struct err *err)
 	j->job.calib = j->method->needs_hessian ? &j->calib : NULL;
 	j->job.out = io_stage_path(j->stage);
 	j->job.journal = j->journal;
-	if (gq_identity(&j->job, &j->identity, err) ||
+	if (quantize_fit(j, err) || gq_identity(&j->job, &j->identity, err) ||
 	    gq_journal_bind(j->journal, j->identity, err))
 		return -1;
 	done = gq_journal_blocks(j->journal);
@@ -287,10 +332,14 @@ static void leave_journal(struct quantize *j, bool failed)
 {
 	uint32_t done = j->journal ? gq_journal_blocks(j->journal) : 0;
 
-	if (failed && done)
+	if (failed && done && j->cfg.layers)
 		ui_hint(j->call->ui, "%u of %u blocks are done: the same "
 			"command with --resume goes on", done,
 			j->cfg.layers + j->targets.head);
+	else if (failed && done) /* the model could not be opened */
+		ui_hint(j->call->ui, "%u block%s done: the same command with "
+			"--resume goes on", done,
+			done == 1 ? " is" : "s are");
 	gq_journal_close(j->journal);
 }
 
@@ -303,6 +352,7 @@ static int open_output(struct quantize *j, struct err *err)
 					     GQ_JOURNAL_NEW;
 
 	if (io_stage_check(a->output, true, a->force, err) ||
+	    (a->report && io_stage_check(a->report, false, true, err)) ||
 	    gq_journal_open(a->output, how, &j->journal, err))
 		return -1;
 	return io_stage_open_at(a->output, a->force,
@@ -331,6 +381,9 @@ static int finish(struct quantize *j, struct err *err)
 		return err_set(err, ERR_RESOURCE,
 			       "not enough memory for the report");
 	j->seconds = ui_now() - j->began;
+	if (gq_verdict_make(j->layer, j->layers, &j->targets, j->format,
+			    &j->verdict, &j->verdicts, err))
+		return -1;
 	if (j->args->report &&
 	    call_save_json(j->args->report, quantize_json(j), err))
 		return -1;
@@ -345,20 +398,32 @@ static int finish(struct quantize *j, struct err *err)
 	return 0;
 }
 
+/* Everything that can be refused, the cheap refusals first: an output that
+ * exists, a log that cannot be written. */
+static int prepare(struct quantize *j, struct err *err)
+{
+	if (check_args(j, err))
+		return -1;
+	if (!j->args->plan &&
+	    (open_output(j, err) || quantize_log_open(j, err)))
+		return -1;
+	return open_model(j, err) || describe_job(j, err) ||
+	       load_calibration(j, err) ||
+	       call_device(j->call, NULL, &j->dev, err) ? -1 : 0;
+}
+
 static int quantize_run(const struct call *c, struct err *err)
 {
 	struct quantize j = { .call = c, .args = c->args, .began = ui_now() };
 	int ret = -1;
 
-	if (check_args(&j, err))
+	if (prepare(&j, err))
 		goto out;
-	/* the cheap refusals first: an output that exists, a log that cannot
-	 * be written */
-	if (open_output(&j, err) ||
-	    quantize_log_open(&j, err) || open_model(&j, err) ||
-	    describe_job(&j, err) || load_calibration(&j, err) ||
-	    call_device(c, NULL, &j.dev, err) ||
-	    walk(&j, err) || finish(&j, err))
+	if (j.args->plan) {
+		ret = quantize_print_plan(&j, err);
+		goto out;
+	}
+	if (walk(&j, err) || finish(&j, err))
 		goto out;
 	ret = 0;
 out:
@@ -375,6 +440,8 @@ out:
 	survey_release(&j.survey);
 	model_close(j.model);
 	free(j.layer);
+	free(j.verdict);
+	free(j.beside);
 	return ret;
 }
 

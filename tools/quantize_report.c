@@ -1,11 +1,9 @@
 /* What gptq-quantize tells of its work: a CSV line per linear as it is done,
- * the JSON document, one line at the end. */
+ * and a few lines at the end. */
 #include "quantize.h"
 
-#include "../libfmt/base/json.h"
 #include "../libfmt/base/mem.h"
 
-#include <cjson/cJSON.h>
 #include <errno.h>
 #include <string.h>
 
@@ -18,7 +16,8 @@ int quantize_log_open(struct quantize *j, struct err *err)
 	j->log = fopen(j->args->log, "we");
 	if (!j->log)
 		return err_errno(err, ERR_OUTPUT, "%s", j->args->log);
-	fputs("module,in,out,loss,rel_error,damp,seconds\n", j->log);
+	fputs("module,in,out,loss,rel_error,damp,seconds,out_error,"
+	      "rtn_error\n", j->log);
 	return 0;
 }
 
@@ -48,57 +47,53 @@ void quantize_on_layer(void *ctx, const struct gq_layer_report *r)
 		j->layer = grown;
 		j->layer[j->layers++] = *r;
 	}
-	ui_detail(j->call->ui, "%s: relative error %.5f, loss %.6g, damping "
-		  "%g, %.2f s", r->name, r->r.rel_error, r->r.loss, r->r.damp,
-		  r->seconds);
+	if (j->method->needs_hessian)
+		ui_detail(j->call->ui, "%s: relative error %.5f, of the "
+			  "outputs %.5f (rounding %.5f), damping %g, %.2f s",
+			  r->name, r->r.rel_error, r->r.out_error,
+			  r->r.rtn_error, r->r.damp, r->seconds);
+	else
+		ui_detail(j->call->ui, "%s: relative error %.5f, %.2f s",
+			  r->name, r->r.rel_error, r->seconds);
 	if (!j->log)
 		return;
-	fprintf(j->log, "%s,%u,%u,%.9g,%.9g,%g,%.3f\n", r->name, r->in, r->out,
-		r->r.loss, r->r.rel_error, r->r.damp, r->seconds);
+	fprintf(j->log, "%s,%u,%u,%.9g,%.9g,%g,%.3f,%.6g,%.6g\n", r->name,
+		r->in, r->out, r->r.loss, r->r.rel_error, r->r.damp,
+		r->seconds, r->r.out_error, r->r.rtn_error);
 	fflush(j->log);
 }
 
-/* ---- the result ---- */
+/* ---- the end ---- */
 
-struct cJSON *quantize_json(const struct quantize *j)
+/* Verdicts that are printed; the report has all. */
+#define VERDICTS 3
+
+static void say_verdict(const struct quantize *j, const struct gq_verdict *v)
 {
-	const struct quantize_args *a = j->args;
-	struct cJSON *o = cJSON_CreateObject(), *list, *l;
+	char why[160], try[LLAMA_NAME + 64] = "";
 
-	ui_json_text(o, "path", a->output);
-	ui_json_text(o, "model", j->call->model);
-	ui_json_text(o, "method", j->method->name);
-	ui_json_text(o, "format", j->format->name);
-	cJSON_AddNumberToObject(o, "bits", j->job.params.bits);
-	cJSON_AddNumberToObject(o, "group_size", (double)a->group_size);
-	cJSON_AddBoolToObject(o, "sym", a->sym);
-	cJSON_AddBoolToObject(o, "desc_act", a->desc_act);
-	cJSON_AddBoolToObject(o, "static_groups", a->static_groups);
-	cJSON_AddBoolToObject(o, "act_group_aware", a->act_group_aware);
-	cJSON_AddBoolToObject(o, "true_sequential", a->true_sequential);
-	cJSON_AddNumberToObject(o, "samples", j->calib.samples);
-	cJSON_AddNumberToObject(o, "seqlen", j->calib.seqlen);
-	cJSON_AddNumberToObject(o, "seed", (double)a->seed);
-	ui_json_text(o, "device", j->dev.api->describe(j->dev.be));
-	cJSON_AddNumberToObject(o, "bytes_before", (double)j->before);
-	cJSON_AddNumberToObject(o, "bytes", (double)j->after);
-	cJSON_AddNumberToObject(o, "seconds", j->seconds);
-	list = cJSON_AddArrayToObject(o, "layers");
-	for (size_t i = 0; i < j->layers; i++) {
-		const struct gq_layer_report *r = &j->layer[i];
+	if (v->odd)
+		snprintf(why, sizeof(why), "lost %.1f times what its like in "
+			 "other blocks lose (%.3g; rounding %.3g)", v->worse,
+			 v->error, v->layer->r.rtn_error);
+	else
+		snprintf(why, sizeof(why), "lost about as much as rounding "
+			 "would (%.3g of %.3g): more calibration text may help",
+			 v->error, v->layer->r.rtn_error);
+	if (v->rule[0])
+		snprintf(try, sizeof(try), "; try --rule '%s'", v->rule);
+	ui_note(j->call->ui, "%s %s%s", v->layer->name, why, try);
+}
 
-		l = cJSON_CreateObject();
-		ui_json_text(l, "name", r->name);
-		cJSON_AddNumberToObject(l, "in_features", r->in);
-		cJSON_AddNumberToObject(l, "out_features", r->out);
-		cJSON_AddNumberToObject(l, "loss", r->r.loss);
-		cJSON_AddNumberToObject(l, "rel_error", r->r.rel_error);
-		cJSON_AddNumberToObject(l, "damp", r->r.damp);
-		cJSON_AddNumberToObject(l, "dead_inputs", r->r.dead);
-		cJSON_AddNumberToObject(l, "seconds", r->seconds);
-		cJSON_AddItemToArray(list, l);
-	}
-	return o;
+static void say_verdicts(const struct quantize *j)
+{
+	size_t shown = j->call->ui->verbose ? j->verdicts : VERDICTS;
+
+	for (size_t i = 0; i < j->verdicts && i < shown; i++)
+		say_verdict(j, &j->verdict[i]);
+	if (shown < j->verdicts)
+		ui_note(j->call->ui, "%zu more lost unusually much: -v or "
+			"--report tells", j->verdicts - shown);
 }
 
 /* The mean is over linears, not weighted by their size: it is a number to
@@ -118,5 +113,5 @@ void quantize_summary(const struct quantize *j)
 		j->job.params.bits, ui_time(j->seconds, time),
 		ui_bytes(j->before, from), ui_bytes(j->after, to), mean,
 		worst);
+	say_verdicts(j);
 }
-

@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LATER "is not in this version"
 
 struct args {
 	const char *output;
@@ -200,13 +199,11 @@ static int open_model(struct job *j, struct err *err)
 			       "--%s does not go with --to dense",
 			       a->act_order ? "act-order" :
 			       a->group_size ? "group-size" : "bits");
-	if (opt_given(j->call->opt, "dtype") && strcmp(j->to, "dense") &&
-	    strcmp(j->to, "gguf"))
-		return err_set(err, ERR_UNSUP, "--dtype with --to %s " LATER
-			       "; it is for --to dense and gguf", j->to);
 	j->work = (struct repack_job) {
 		.model = j->model, .survey = &j->survey,
 		.dense_type = dense_type(j),
+		.scales = opt_given(j->call->opt, "dtype") ?
+			dtype_of[a->dtype] : DT_NONE,
 		.order = (enum repack_order)a->act_order,
 		.group_size = (uint32_t)a->group_size,
 		.bits = (uint32_t)a->bits,
@@ -323,6 +320,22 @@ static struct cJSON *result_json(const struct job *j)
 	return o;
 }
 
+/* Written, and yet not for every reader. */
+static void print_readers(const struct job *j)
+{
+	bool act_order = false;
+
+	for (uint32_t i = 0; i < j->survey.count; i++)
+		act_order |= j->survey.layer[i].spec.act_order;
+	if (j->args->act_order == REPACK_SORT)
+		ui_note(j->call->ui, "note: sorted rows are read by this "
+			"program alone; --act-order keep takes them back");
+	if (act_order && j->args->act_order == REPACK_KEEP &&
+	    !strcmp(j->to, "compressed-tensors"))
+		ui_note(j->call->ui, "note: readers of compressed-tensors "
+			"from 0.19 on refuse act-order; --to gptq keeps it");
+}
+
 static void print_summary(const struct job *j)
 {
 	const struct repack_report *r = &j->report;
@@ -331,9 +344,7 @@ static void print_summary(const struct job *j)
 	if (r->moved)
 		snprintf(moved, sizeof(moved), "%u tensor%s moved, ", r->moved,
 			 ui_plural(r->moved));
-	if (j->args->act_order == REPACK_SORT)
-		ui_note(j->call->ui, "note: sorted rows are read by this "
-			"program alone; --act-order keep takes them back");
+	print_readers(j);
 	ui_note(j->call->ui, "%s to %s: %u layer%s converted, %s%u tensor%s "
 		"copied, %s in %u file%s, %s%s, %s", j->survey.format, j->to,
 		r->layers, ui_plural(r->layers), moved, r->copied,

@@ -114,6 +114,43 @@ const char *ui_bar(const struct ui *ui, double share, uint32_t width,
 	return buf;
 }
 
+/* ---- text from files ---- */
+
+/* Nothing in it may steer a terminal: control characters of both kinds, and
+ * those that turn the direction of writing, become '?'. */
+static char *tame(char *text)
+{
+	unsigned char *p = (unsigned char *)text;
+	size_t n;
+
+	for (; *p; p += n) {
+		bool turns = p[0] == 0xe2 &&
+			((p[1] == 0x80 && p[2] >= 0xaa && p[2] <= 0xae) ||
+			 (p[1] == 0x81 && p[2] >= 0xa6 && p[2] <= 0xa9));
+		bool c1 = p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f;
+
+		n = turns ? 3 : c1 ? 2 : 1;
+		if (turns || c1 || *p < 0x20 || *p == 0x7f)
+			memset(p, '?', n);
+	}
+	return text;
+}
+
+void ui_put(FILE *f, const char *fmt, ...)
+{
+	char *text;
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vasprintf(&text, fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		return;
+	fputs(tame(text), f);
+	free(text);
+}
+
 /* ---- tables ---- */
 
 struct ui_table {
@@ -156,12 +193,8 @@ void ui_cell(struct ui_table *t, const char *fmt, ...)
 			free(text);
 		return;
 	}
-	/* names come from files: nothing in them may steer a terminal */
-	for (char *p = text; *p; p++)
-		if ((unsigned char)*p < 0x20 || *p == 0x7f)
-			*p = '?';
 	t->cell = cells;
-	t->cell[t->count++] = text;
+	t->cell[t->count++] = tame(text);
 }
 
 void ui_table_free(struct ui_table *t)

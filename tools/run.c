@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LATER "is not in this version"
 #define OPT_ARGS struct run_args
 
 static const struct opt options[] = {
@@ -26,6 +25,16 @@ static const struct opt options[] = {
 	{ AT_UNFLAG(bos), .name = "no-bos",
 	  .help = "do not add what the tokenizer puts in front",
 	  .def = "1" },
+	{ AT_TEXT(batch_file), .name = "batch-file", .arg = "FILE",
+	  .help = "a prompt a line, or JSONL; answers as JSONL" },
+
+	{ .kind = OPT_HEAD, .help = "Chat" },
+	{ AT_FLAG(chat), .name = "chat",
+	  .help = "answer messages in the model's chat template" },
+	{ AT_TEXT(system), .name = "system", .arg = "TEXT",
+	  .help = "the system text of --chat" },
+	{ AT_TEXT(chat_template), .name = "chat-template", .arg = "NAME",
+	  .help = "that template instead of the model's" },
 
 	{ .kind = OPT_HEAD, .help = "Generation" },
 	{ AT_INT(tokens), .letter = 'n', .name = "tokens", .arg = "N",
@@ -34,17 +43,23 @@ static const struct opt options[] = {
 	{ AT_INT(context), .letter = 'c', .name = "context", .arg = "N",
 	  .help = "positions to make room for (default: what is needed, at "
 		"most the model's)", .lo = 1, .hi = 1 << 30 },
+	{ AT_CHOICE(kv_type), .name = "kv-type", .arg = "TYPE",
+	  .help = "numbers in the cache: auto (f32 on the CPU, f16 on a GPU)",
+	  .def = "auto", .names = CALL_KV_TYPES },
+	{ AT_TEXT(gpu_layers), .name = "gpu-layers", .arg = "N",
+	  .help = "blocks on the GPU, the rest on the CPU",
+	  .def = "auto" },
 	{ AT_REAL(temp), .name = "temp", .arg = "F",
-	  .help = "temperature, 0: always the likeliest token",
+	  .help = "temperature, 0: the likeliest token",
 	  .def = "0.8", .lo = 0, .hi = 100 },
 	{ AT_INT(top_k), .name = "top-k", .arg = "N",
 	  .help = "among the N likeliest tokens, 0: all",
 	  .def = "40", .lo = 0, .hi = 1 << 30 },
 	{ AT_REAL(top_p), .name = "top-p", .arg = "F",
-	  .help = "among the likeliest that reach this share",
+	  .help = "among the likeliest with this share",
 	  .def = "0.95", .lo = 0, .hi = 1 },
 	{ AT_REAL(min_p), .name = "min-p", .arg = "F",
-	  .help = "among those at least F times as likely as the best",
+	  .help = "at least F times as likely as the best",
 	  .def = "0", .lo = 0, .hi = 1 },
 	{ AT_REAL(repeat_penalty), .name = "repeat-penalty", .arg = "F",
 	  .help = "on tokens of the last 64, 1: none",
@@ -57,7 +72,7 @@ static const struct opt options[] = {
 	{ AT_FLAG(ignore_eos), .name = "ignore-eos",
 	  .help = "go on behind the end token" },
 	{ AT_TEXT(kernel), .name = "kernel", .arg = "NAME",
-	  .help = "force a kernel (generic, avx2, avx512)" },
+	  .help = "force a kernel (generic, avx2, avx512, vnni)" },
 
 	{ .kind = OPT_HEAD, .help = "Other output" },
 	{ AT_FLAG(tokenize), .name = "tokenize",
@@ -65,52 +80,79 @@ static const struct opt options[] = {
 	{ AT_FLAG(detokenize), .name = "detokenize",
 	  .help = "print the text of token ids on standard input" },
 	{ AT_TEXT(logits), .name = "logits", .arg = "FILE",
-	  .help = "write the logits of every prompt position as safetensors" },
-	{ AT_FLAG(chat), .name = "chat", .help = "interactive chat",
-	  .absent = LATER "; -p continues a text" },
-	{ AT_TEXT(system), .name = "system", .arg = "TEXT",
-	  .help = "the system prompt of --chat",
-	  .absent = LATER "; -p continues a text" },
-	{ AT_FLAG(bench), .name = "bench", .help = "measure the speed",
-	  .absent = LATER "; -v tells the speed of a run" },
-	{ AT_INT(pp), .name = "pp", .arg = "N",
-	  .help = "prompt tokens of --bench", .lo = 1, .hi = 1 << 30,
-	  .absent = LATER "; -v tells the speed of a run" },
-	{ AT_INT(tg), .name = "tg", .arg = "N",
-	  .help = "generated tokens of --bench", .lo = 1,
-	  .hi = 1 << 30, .absent = LATER "; -v tells the speed of a run" },
-	{ AT_INT(batch), .name = "batch", .arg = "N",
-	  .help = "sequences of --bench", .lo = 1, .hi = 1 << 30,
-	  .absent = LATER "; -v tells the speed of a run" },
-	{ AT_TEXT(batch_file), .name = "batch-file", .arg = "FILE",
-	  .help = "a prompt a line, answers as JSONL",
-	  .absent = LATER "; call the program once for each prompt" },
+	  .help = "logits of every prompt position as safetensors" },
+	{ AT_FLAG(bench), .name = "bench",
+	  .help = "measure prefill, decoding and the memory" },
+	{ AT_INT(pp), .name = "pp", .arg = "N", .def = "512",
+	  .help = "prompt tokens of --bench, 0: none",
+	  .lo = 0, .hi = 1 << 30 },
+	{ AT_INT(tg), .name = "tg", .arg = "N", .def = "128",
+	  .help = "decoded tokens of --bench, 0: none",
+	  .lo = 0, .hi = 1 << 30 },
+	{ AT_INT(depth), .name = "depth", .arg = "N", .def = "0",
+	  .help = "positions in front of both", .lo = 0, .hi = 1 << 30 },
+	{ AT_INT(runs), .name = "runs", .arg = "N", .def = "3",
+	  .help = "times each is run; the median counts",
+	  .lo = 1, .hi = 1000 },
+	{ AT_INT(batch), .name = "batch", .arg = "N", .def = "1",
+	  .help = "sequences of --bench at once", .lo = 1, .hi = 1 << 30 },
 	{ .kind = OPT_END }
 };
 
-/* Options that exclude each other. */
+/* Options that exclude each other: where both of a pair are given. */
+static int check_pairs(const struct run_args *a, struct err *err)
+{
+	const bool has_text = a->prompt || a->file;
+	const struct {
+		bool one, other;
+		const char *names[2];
+	} pair[] = {
+		{ a->tokenize, a->detokenize, { "tokenize", "detokenize" } },
+		{ a->tokenize, a->ids, { "tokenize", "ids" } },
+		{ a->detokenize, a->ids, { "detokenize", "ids" } },
+		{ a->detokenize, has_text, { "detokenize", "prompt" } },
+		{ a->detokenize, a->chat, { "detokenize", "chat" } },
+		{ a->chat, a->ids, { "chat", "ids" } },
+		{ a->chat, a->logits, { "chat", "logits" } },
+		{ a->batch_file, has_text, { "batch-file", "prompt" } },
+		{ a->batch_file, a->ids, { "batch-file", "ids" } },
+		{ a->batch_file, a->logits, { "batch-file", "logits" } },
+		{ a->batch_file, a->tokenize, { "batch-file", "tokenize" } },
+		{ a->batch_file, a->detokenize,
+		  { "batch-file", "detokenize" } },
+		{ a->bench, a->chat, { "bench", "chat" } },
+		{ a->bench, a->batch_file, { "bench", "batch-file" } },
+		{ a->bench, a->tokenize || a->detokenize,
+		  { "bench", "tokenize" } },
+		{ a->bench, has_text || a->ids, { "bench", "prompt" } },
+		{ a->bench, a->logits, { "bench", "logits" } },
+	};
+
+	for (size_t i = 0; i < sizeof(pair) / sizeof(pair[0]); i++)
+		if (pair[i].one && pair[i].other)
+			return err_set(err, ERR_USAGE, "--%s does not go with "
+				       "--%s", pair[i].names[0],
+				       pair[i].names[1]);
+	return 0;
+}
+
 static int check_args(const struct run_args *a, struct err *err)
 {
-	int sources = (a->prompt != NULL) + (a->file != NULL) +
-		      (a->ids != NULL);
+	uint32_t layers;
 
-	if (sources > 1)
+	if ((a->prompt != NULL) + (a->file != NULL) + (a->ids != NULL) > 1)
 		return err_set(err, ERR_USAGE, "--prompt, --file and --ids "
 			       "exclude each other");
-	if (a->tokenize && a->detokenize)
-		return err_set(err, ERR_USAGE,
-			       "--tokenize and --detokenize exclude each "
-			       "other");
-	if ((a->tokenize && a->ids) || (a->detokenize && sources))
-		return err_set(err, ERR_USAGE, "%s does not go with %s",
-			       a->tokenize ? "--tokenize" : "--detokenize",
-			       a->ids ? "--ids" : a->file ? "--file" :
-							    "--prompt");
+	if (!a->chat && (a->system || a->chat_template))
+		return err_set(err, ERR_USAGE, "--%s is for --chat",
+			       a->system ? "system" : "chat-template");
 	for (uint32_t i = 0; i < a->stop.count; i++)
 		if (!a->stop.item[i][0])
 			return err_set(err, ERR_USAGE,
 				       "--stop: the text is empty");
-	return 0;
+	if (call_gpu_layers(a->gpu_layers, &layers, err))
+		return -1;
+	return check_pairs(a, err);
 }
 
 /* How many positions to make room for: by default just what is needed, since a
@@ -124,9 +166,6 @@ static int choose_context(const struct run *r, uint32_t most, uint32_t *out,
 
 	*out = given ? (uint32_t)a->context :
 	       a->tokens < 0 || want > most ? most : (uint32_t)want;
-	if (given && *out > most)
-		ui_warn(r->call->ui, "a context of %u is beyond the %u tokens "
-			"the model was made for", *out, most);
 	if (r->prompt_count <= *out)
 		return 0;
 	return err_set(err, ERR_UNSUP, "the prompt has %zu tokens, the "
@@ -134,11 +173,26 @@ static int choose_context(const struct run *r, uint32_t most, uint32_t *out,
 		       given ? "" : " (-c makes room for more)");
 }
 
+static int open_devices(struct run *r, struct llm_open *how, struct err *err)
+{
+	int ret;
+
+	if (call_gpu_layers(r->args->gpu_layers, &how->layers, err))
+		return -1;
+	ret = call_llm_devices(r->call, r->args->kernel, how, err);
+	r->dev = how->dev;
+	r->rest = how->rest;
+	return ret;
+}
+
 /* The context is chosen before the weights are read: a prompt that is too long
  * should not wait for them. */
-static int load(struct run *r, struct err *err)
+int run_load(struct run *r, int (*context)(const struct run *r, uint32_t most,
+					   uint32_t *out, struct err *err),
+	     struct err *err)
 {
-	struct llm_open how = { .progress = &r->call->ui->progress };
+	struct llm_open how = { .progress = &r->progress };
+	double t0 = ui_now(), t1;
 	struct llama_config cfg;
 
 	if (!r->model->config)
@@ -146,11 +200,20 @@ static int load(struct run *r, struct err *err)
 			       "architecture is not known", r->call->model);
 	if (llama_config_read(r->model->config, NULL, &cfg, err))
 		return err_ctx(err, "%s", r->call->model);
-	if (choose_context(r, cfg.max_pos, &how.context, err) ||
-	    call_device(r->call, r->args->kernel, &r->dev, err))
+	if (context(r, cfg.max_pos, &how.context, err) ||
+	    open_devices(r, &how, err))
 		return -1;
-	how.dev = r->dev;
-	return llm_open(r->model, &how, &r->llm, err);
+	t1 = ui_now();
+	how.kv_type = call_kv_type(r->args->kv_type);
+	if (llm_open(r->model, &how, &r->llm, err))
+		return -1;
+	r->start = t1 - t0;
+	r->weights = ui_now() - t1;
+	call_llm_say(r->call, r->llm, how.layers != LLM_FIT);
+	if (how.context > cfg.max_pos)
+		ui_warn(r->call->ui, "a context of %u is beyond the %u tokens "
+			"the model was made for", how.context, cfg.max_pos);
+	return 0;
 }
 
 /* ---- the result ---- */
@@ -164,22 +227,30 @@ static void add_rate(struct cJSON *o, const char *key, double n, double s)
 		cJSON_AddNullToObject(o, key);
 }
 
-/* Keys are those of the contract. */
-static int print_json(const struct run *r, struct err *err)
+void run_add_answer(struct cJSON *o, const struct run *r)
 {
-	struct cJSON *o = cJSON_CreateObject(), *j;
+	struct cJSON *list;
 
 	cJSON_AddItemToObject(o, "text", r->text.len ?
 			      ui_json_string(r->text.data, r->text.len) :
 			      cJSON_CreateString(""));
-	j = cJSON_AddArrayToObject(o, "ids");
+	list = cJSON_AddArrayToObject(o, "ids");
 	for (size_t i = 0; i < r->count; i++)
-		cJSON_AddItemToArray(j, cJSON_CreateNumber(r->id[i]));
+		cJSON_AddItemToArray(list, cJSON_CreateNumber(r->id[i]));
 	cJSON_AddNumberToObject(o, "prompt_tokens", (double)r->prompt_count);
 	cJSON_AddNumberToObject(o, "generated_tokens", (double)r->count);
 	ui_json_text(o, "stop_reason", r->stop_reason);
+}
+
+/* Keys are those of the contract. */
+static int print_json(const struct run *r, struct err *err)
+{
+	struct cJSON *o = cJSON_CreateObject(), *j;
+	char where[256];
+
+	run_add_answer(o, r);
 	ui_json_text(o, "kernel", llm_kernel(r->llm));
-	ui_json_text(o, "device", r->dev.api->describe(r->dev.be));
+	ui_json_text(o, "device", call_llm_where(r->llm, where));
 	j = cJSON_AddObjectToObject(o, "seconds");
 	cJSON_AddNumberToObject(j, "load", r->load);
 	cJSON_AddNumberToObject(j, "prefill", r->prefill);
@@ -195,8 +266,13 @@ static void print_speed(const struct run *r)
 {
 	struct ui *ui = r->call->ui;
 
+	const char *narrow = llm_narrow(r->llm);
+
 	ui_detail(ui, "kernel %s, loaded in %.2f s", llm_kernel(r->llm),
 		  r->load);
+	ui_detail(ui, "a decoding step: %s%s",
+		  narrow ? "block by block, because of " : "one call",
+		  narrow ? narrow : "");
 	ui_detail(ui, "prompt: %zu tokens in %.3f s (%.1f/s)",
 		  r->prompt_count, r->prefill, r->prefill > 0 ?
 		  (double)r->prompt_count / r->prefill : 0);
@@ -211,7 +287,7 @@ static int work(struct run *r, struct err *err)
 	double t0 = ui_now(), t1, t2;
 
 	if (model_open(r->call->model, 0, &r->model, err) ||
-	    run_prompt(r, err) || load(r, err))
+	    run_prompt(r, err) || run_load(r, choose_context, err))
 		return -1;
 	t1 = ui_now();
 	if (run_prefill(r, err))
@@ -233,22 +309,33 @@ static int work(struct run *r, struct err *err)
 static int run_run(const struct call *c, struct err *err)
 {
 	const struct run_args *a = c->args;
-	struct run r = { .call = c, .args = a };
+	struct run r = {
+		.call = c, .args = a, .quiet = c->ui->json, .most = a->tokens,
+		.progress = c->ui->progress
+	};
 	int ret;
 
 	if (check_args(a, err))
 		return -1;
-	if (a->tokenize)
-		return run_tokenize(c, err);
 	if (a->detokenize)
 		return run_detokenize(c, err);
-	ret = work(&r, err);
+	if (a->tokenize)
+		ret = run_tokenize(&r, err);
+	else if (a->bench)
+		ret = run_bench(&r, err);
+	else if (a->batch_file)
+		ret = run_batch(&r, err);
+	else
+		ret = a->chat ? run_chat(&r, err) : work(&r, err);
+	rt_sampler_free(r.sampler);
+	rt_chat_close(r.chat);
 	free(r.text.data);
 	free(r.logits);
 	free(r.id);
 	free(r.prompt);
 	llm_close(r.llm);
 	call_device_close(&r.dev);
+	call_device_close(&r.rest);
 	tok_close(r.tok);
 	model_close(r.model);
 	return ret;

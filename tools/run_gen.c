@@ -45,7 +45,7 @@ static int prefill_logits(struct run *r, struct err *err)
 	    st_writer_add(w.writer, "logits", DT_F32, 2, dim, &w.id, err) ||
 	    st_writer_create_file(w.writer, io_stage_path(stage), err) ||
 	    llm_forward(r->llm, r->prompt, (uint32_t)r->prompt_count, &rows,
-			&r->call->ui->progress, err) ||
+			&r->progress, err) ||
 	    st_writer_commit(w.writer, err) || io_stage_commit(stage, err))
 		goto out;
 	ret = 0;
@@ -58,27 +58,39 @@ out:
 /* Without --logits only the last row is computed. */
 int run_prefill(struct run *r, struct err *err)
 {
-	r->logits = mem_alloc(r->llm->cfg.vocab, sizeof(float), err);
+	if (!r->logits)
+		r->logits = mem_alloc(r->llm->cfg.vocab, sizeof(float), err);
 	if (!r->logits)
 		return -1;
 	if (r->args->logits)
 		return prefill_logits(r, err);
 	return llm_prefill(r->llm, r->prompt, (uint32_t)r->prompt_count,
-			   r->logits, &r->call->ui->progress, err);
+			   r->logits, &r->progress, err);
 }
 
 /* ---- text out ---- */
 
+/* The i-th stop text: those of --stop, then the chat form's; NULL: no more. */
+static const char *stop_text(const struct run *r, uint32_t i)
+{
+	const struct opt_list *stop = &r->args->stop;
+
+	return i < stop->count ? stop->item[i] :
+	       i == stop->count ? r->stop : NULL;
+}
+
 /* Where the first stop text begins; len when there is none. */
 static size_t find_stop(const struct run *r, size_t from)
 {
-	const struct opt_list *stop = &r->args->stop;
 	size_t first = r->text.len;
+	const char *stop;
 
-	for (uint32_t i = 0; i < stop->count; i++) {
+	if (!r->text.len) /* no data either */
+		return 0;
+	for (uint32_t i = 0; (stop = stop_text(r, i)); i++) {
 		const char *at = memmem(r->text.data + from,
-					r->text.len - from, stop->item[i],
-					strlen(stop->item[i]));
+					r->text.len - from, stop,
+					strlen(stop));
 
 		if (at && (size_t)(at - r->text.data) < first)
 			first = (size_t)(at - r->text.data);
@@ -89,15 +101,14 @@ static size_t find_stop(const struct run *r, size_t from)
 /* Bytes at the end of the text that begin a stop text. */
 static size_t held_back(const struct run *r)
 {
-	const struct opt_list *stop = &r->args->stop;
 	size_t held = 0, open = r->text.len - r->text.shown;
+	const char *stop;
 
-	for (uint32_t i = 0; i < stop->count; i++) {
-		size_t n = strlen(stop->item[i]) - 1;
+	for (uint32_t i = 0; (stop = stop_text(r, i)); i++) {
+		size_t n = strlen(stop) - 1;
 
 		for (n = n < open ? n : open; n > held; n--)
-			if (!memcmp(r->text.data + r->text.len - n,
-				    stop->item[i], n))
+			if (!memcmp(r->text.data + r->text.len - n, stop, n))
 				held = n;
 	}
 	return held;
@@ -106,7 +117,7 @@ static size_t held_back(const struct run *r)
 /* Print up to byte `end` of the text.  A reader that has gone ends the run. */
 static int show(struct run *r, size_t end, struct err *err)
 {
-	if (r->call->ui->json || end <= r->text.shown) {
+	if (r->quiet || end <= r->text.shown) {
 		r->text.shown = end > r->text.shown ? end : r->text.shown;
 		return 0;
 	}
@@ -123,6 +134,9 @@ static int add_text(struct run *r, const char *piece, size_t n, bool *stop,
 	void *grown = t->data;
 	size_t at;
 
+	/* an answer's first word comes with the space before it */
+	for (; r->chat && !t->len && n && strchr(" \n", *piece); n--)
+		piece++;
 	if (mem_grow(&grown, &t->cap, t->len + n, 1, err))
 		return -1;
 	t->data = grown;
@@ -150,6 +164,8 @@ static bool is_end(const struct run *r, uint32_t id)
 	for (uint32_t i = 0; i < c->eos_count; i++)
 		if (c->eos[i] == id)
 			return true;
+	if (r->chat && rt_chat_end(r->chat) == (int64_t)id)
+		return true;
 	return !c->eos_count && r->tok && tok_eos(r->tok) == (int64_t)id;
 }
 
@@ -168,16 +184,29 @@ static int keep_id(struct run *r, uint32_t id, struct err *err)
 /* Is there a reason to stop before another token is chosen? */
 static const char *enough(const struct run *r)
 {
-	if (r->args->tokens >= 0 && r->count >= (uint64_t)r->args->tokens)
+	if (r->most >= 0 && r->count >= (uint64_t)r->most)
 		return "length";
 	return NULL;
+}
+
+/* One token through the model, and what the sampler needs of its logits. */
+static int step(struct run *r, struct sampler *s, uint32_t id, struct err *err)
+{
+	struct be_topk ask;
+
+	r->steps++;
+	r->bests = rt_sampler_ask(s, &ask);
+	if (r->bests)
+		return llm_step(r->llm, id, &ask, r->best, err);
+	return llm_prefill(r->llm, &id, 1, r->logits, NULL, err);
 }
 
 /* Choose, keep and show one token; r->stop_reason is set at the end. */
 static int one_token(struct run *r, struct sampler *s, struct tok_stream *out,
 		     struct err *err)
 {
-	uint32_t id = rt_sampler_next(s, r->logits);
+	uint32_t id = r->bests ? rt_sampler_pick(s, r->best, r->bests) :
+				 rt_sampler_next(s, r->logits);
 	const char *piece = NULL;
 	bool stop = false;
 	size_t n = 0;
@@ -192,12 +221,11 @@ static int one_token(struct run *r, struct sampler *s, struct tok_stream *out,
 		     add_text(r, piece, n, &stop, err))))
 		return -1;
 	r->stop_reason = stop ? "stop" : enough(r);
-	if (!r->stop_reason && r->llm->kv.used == r->llm->context)
+	if (!r->stop_reason && r->llm->used == r->llm->context)
 		r->stop_reason = "context";
 	if (r->stop_reason)
 		return 0;
-	r->steps++;
-	return llm_prefill(r->llm, &id, 1, r->logits, NULL, err);
+	return step(r, s, id, err);
 }
 
 /* Until there is a reason to stop.  Ctrl-C is looked for at every token. */
@@ -205,11 +233,9 @@ static int loop(struct run *r, struct sampler *s, struct tok_stream *out,
 		struct err *err)
 {
 	/* while text streams there is no room for a bar */
-	const struct progress *p = r->call->ui->json ?
-				   &r->call->ui->progress : NULL;
-	uint64_t most = r->args->tokens < 0 ?
-			r->llm->context - r->prompt_count :
-			(uint64_t)r->args->tokens;
+	const struct progress *p = r->quiet ? &r->progress : NULL;
+	uint64_t most = r->most < 0 ? r->llm->context - r->llm->used :
+				      (uint64_t)r->most;
 
 	r->stop_reason = enough(r);
 	while (!r->stop_reason) {
@@ -240,13 +266,14 @@ static int finish_text(struct run *r, struct tok_stream *out, struct err *err)
 	}
 	if (show(r, r->text.len, err))
 		return -1;
-	if (!r->call->ui->json && r->text.len &&
+	if (!r->quiet && r->text.len &&
 	    r->text.data[r->text.len - 1] != '\n')
 		putchar('\n');
 	return 0;
 }
 
-int run_generate(struct run *r, struct err *err)
+/* The sampler lives as long as the run: a chat goes on with its numbers. */
+static int make_sampler(struct run *r, struct err *err)
 {
 	const struct run_args *a = r->args;
 	struct sample_params p = {
@@ -254,25 +281,32 @@ int run_generate(struct run *r, struct err *err)
 		.top_p = a->top_p, .min_p = a->min_p,
 		.repeat_penalty = a->repeat_penalty, .seed = (uint64_t)a->seed
 	};
+
+	return r->sampler ? 0 :
+	       rt_sampler_new(&p, r->llm->cfg.vocab, &r->sampler, err);
+}
+
+int run_generate(struct run *r, struct err *err)
+{
 	struct tok_stream *out = NULL;
-	struct sampler *s = NULL;
 	int ret = -1;
 
-	if (rt_sampler_new(&p, r->llm->cfg.vocab, &s, err) ||
+	r->count = r->text.len = r->text.shown = 0;
+	r->steps = r->bests = 0; /* the first is chosen from r->logits */
+	if (make_sampler(r, err) ||
 	    (r->tok && tok_stream_new(r->tok, r->prompt, r->prompt_count,
 				      &out, err)))
 		goto out;
 	for (size_t i = 0; i < r->prompt_count; i++)
-		rt_sampler_accept(s, r->prompt[i]);
-	if (loop(r, s, out, err) || finish_text(r, out, err)) {
+		rt_sampler_accept(r->sampler, r->prompt[i]);
+	if (loop(r, r->sampler, out, err) || finish_text(r, out, err)) {
 		/* the message starts on a line of its own */
-		if (r->text.shown && !r->call->ui->json && err->msg[0])
+		if (r->text.shown && !r->quiet && err->msg[0])
 			putchar('\n');
 		goto out;
 	}
 	ret = 0;
 out:
 	tok_stream_free(out);
-	rt_sampler_free(s);
 	return ret;
 }

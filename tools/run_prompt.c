@@ -166,26 +166,36 @@ static int print_ids(const struct ui *ui, const uint32_t *ids, size_t n,
 	return ui_json(stdout, o, err);
 }
 
-/* Both modes need the tokenizer's files only: no config, no weights. */
-int run_tokenize(const struct call *c, struct err *err)
+/* With --chat: the text as a first message, in the template. */
+static int tokenize_chat(struct run *r, const char *text, uint32_t **ids,
+			 size_t *n, struct err *err)
 {
-	const struct run_args *a = c->args;
-	struct tok *tok = NULL;
+	if (model_open(r->call->model, MODEL_NO_WEIGHTS, &r->model, err) ||
+	    run_chat_open(r, err))
+		return -1;
+	return run_chat_prompt(r, text, ids, n, err);
+}
+
+/* Both modes need the tokenizer's files only: no config, no weights. */
+int run_tokenize(struct run *r, struct err *err)
+{
+	const struct run_args *a = r->args;
 	uint32_t *ids = NULL;
 	char *text = NULL;
 	size_t len, n;
 	int ret = -1;
 
-	if (open_tokenizer(c->model, &tok, err) ||
-	    run_read_text(a, true, &text, &len, err) ||
-	    tok_encode(tok, text, len, a->bos ? TOK_BOS : 0, &ids, &n, err) ||
-	    print_ids(c->ui, ids, n, err))
+	if (run_read_text(a, !a->chat, &text, &len, err))
 		goto out;
-	ret = 0;
+	if (a->chat ? tokenize_chat(r, text, &ids, &n, err) :
+		      open_tokenizer(r->call->model, &r->tok, err) ||
+		      tok_encode(r->tok, text, len, a->bos ? TOK_BOS : 0,
+				 &ids, &n, err))
+		goto out;
+	ret = print_ids(r->call->ui, ids, n, err);
 out:
 	free(ids);
 	free(text);
-	tok_close(tok);
 	return ret;
 }
 

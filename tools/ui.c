@@ -49,6 +49,11 @@ int ui_interrupted(void)
 	return ui_interrupt != 0;
 }
 
+void ui_resume(void)
+{
+	ui_interrupt = 0;
+}
+
 double ui_now(void)
 {
 	struct timespec ts;

@@ -59,6 +59,10 @@ struct cJSON *ui_json_string(const char *text, size_t n);
  * empty. */
 int ui_flush(struct err *err);
 
+/* Words that may come from a file: nothing in them steers a terminal.  Colours
+ * and line ends go beside them. */
+void ui_put(FILE *f, const char *fmt, ...) ERR_PRINTF(2, 3);
+
 /* "3.9 GiB" into buf. */
 const char *ui_bytes(uint64_t n, char buf[32]);
 /* "6.16 M" (parameters, powers of 1000) into buf. */
@@ -105,6 +109,8 @@ void ui_table_free(struct ui_table *t); /* accepts NULL */
  * ends the program.  SIGPIPE is ignored. */
 void ui_signals(void);
 int ui_interrupted(void);
+/* Ctrl-C has been answered: the next one is a first one again. */
+void ui_resume(void);
 
 /* MODEL as given, or for "-" the first line of standard input (into a buffer
  * that the caller frees through *owned).  No byte behind that line is read. */

@@ -30,6 +30,13 @@ static const struct opt options[] = {
 	{ AT_INT(seqlen), .name = "seqlen", .arg = "N",
 	  .help = "tokens of a window, at most the model's context",
 	  .def = "2048", .lo = 2, .hi = 1 << 20 },
+	{ AT_CHOICE(kv_type), .name = "kv-type", .arg = "TYPE",
+	  .help = "numbers in MODEL's cache: auto (f32 on the CPU, f16 on a "
+		"GPU)",
+	  .def = "auto", .names = CALL_KV_TYPES },
+	{ AT_TEXT(gpu_layers), .name = "gpu-layers", .arg = "N",
+	  .help = "blocks on the GPU, the rest on the CPU",
+	  .def = "auto" },
 	{ AT_FLAG(kernels), .name = "kernels",
 	  .help = "every kernel on linears of this model" },
 
@@ -83,7 +90,10 @@ static int check_args(const struct verify *v, struct err *err)
 		{ "min-top1", a->kld != NULL, "--kld" },
 		{ "max-layer-error", a->against != NULL, "--against" },
 	};
+	uint32_t layers;
 
+	if (call_gpu_layers(a->gpu_layers, &layers, err))
+		return -1;
 	for (size_t i = 0; i < sizeof(rule) / sizeof(rule[0]); i++)
 		if (opt_given(v->call->opt, rule[i].limit) && !rule[i].there)
 			return err_set(err, ERR_USAGE, "--%s needs %s",
@@ -190,6 +200,7 @@ out:
 	llm_close(v.llm);
 	llm_close(v.base);
 	call_device_close(&v.dev);
+	call_device_close(&v.rest);
 	tok_close(v.tok);
 	check_release(&v.structure);
 	free(v.layer);

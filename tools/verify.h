@@ -41,6 +41,8 @@ struct verify_kernel {
 struct verify_args {
 	const char *manifest, *write_manifest, *against, *ppl, *kld, *junit;
 	int64_t seqlen;
+	int kv_type;
+	const char *gpu_layers;
 	bool kernels, print_path;
 	double max_ppl, max_ppl_ratio, max_kld, max_layer_error, min_top1;
 };
@@ -52,7 +54,7 @@ struct verify {
 	struct model *model, *dense; /* dense: --against, or NULL */
 	struct survey survey;
 	struct tok *tok;
-	struct rt_dev dev;
+	struct rt_dev dev, rest;
 	struct llm *llm, *base;  /* model and dense, while they are needed */
 	uint32_t seqlen;
 	bool passed;

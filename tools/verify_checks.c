@@ -59,6 +59,14 @@ static void compare(const float *w, const float *q, uint64_t n,
 	l->cosine = dd == 0 ? 1 : wq / sqrt(ww * qq);
 }
 
+/* A head that was quantized apart from the embeddings is compared with them,
+ * where the original has no other. */
+static const char *name_in(const struct model *m, const char *name)
+{
+	return !strcmp(name, LLAMA_HEAD) && !model_module(m, name) ?
+		LLAMA_TABLE : name;
+}
+
 /* One linear at a time in f32, from both checkpoints, whatever their layouts:
  * the original may itself be quantized. */
 static int compare_layer(struct verify *v, const struct survey_layer *s,
@@ -69,7 +77,8 @@ static int compare_layer(struct verify *v, const struct survey_layer *s,
 	int ret = -1;
 
 	l->name = s->module->name;
-	if (rt_weights(v->dense, l->name, in, out, &w, err)) {
+	if (rt_weights(v->dense, name_in(v->dense, l->name), in, out, &w,
+		       err)) {
 		err_ctx(err, "%s", v->args->against);
 		goto out;
 	}
@@ -144,6 +153,21 @@ static int open_tokenizer(struct verify *v, struct err *err)
 	return -1;
 }
 
+static int open_devices(struct verify *v, struct llm_open *how,
+			struct err *err)
+{
+	int ret;
+
+	how->dev = v->dev;
+	how->rest = v->rest;
+	if (call_gpu_layers(v->args->gpu_layers, &how->layers, err))
+		return -1;
+	ret = call_llm_devices(v->call, NULL, how, err);
+	v->dev = how->dev;
+	v->rest = how->rest;
+	return ret;
+}
+
 /* Load a model for windows of seqlen tokens; the context is no larger, so that
  * little memory goes into the cache. */
 static int open_llm(struct verify *v, const struct model *m, struct llm **out,
@@ -160,11 +184,15 @@ static int open_llm(struct verify *v, const struct model *m, struct llm **out,
 	if (llama_config_read(m->config, NULL, &cfg, err) ||
 	    call_seqlen(v->call, v->args->seqlen, cfg.max_pos, &v->seqlen,
 			err) ||
-	    (!v->dev.api && call_device(v->call, NULL, &v->dev, err)))
+	    open_devices(v, &how, err))
 		return -1;
-	how.dev = v->dev;
 	how.context = v->seqlen;
-	return llm_open(m, &how, out, err);
+	if (m == v->model)
+		how.kv_type = call_kv_type(v->args->kv_type);
+	if (llm_open(m, &how, out, err))
+		return -1;
+	call_llm_say(v->call, *out, how.layers != LLM_FIT);
+	return 0;
 }
 
 /* All token ids of a text. */

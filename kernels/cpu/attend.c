@@ -10,6 +10,7 @@
  * pieces that are merged in order, so that a long context keeps all threads
  * busy.  All cuts depend on the shape alone. */
 #include "../../libfmt/base/err.h"
+#include "../../libfmt/base/half.h"
 #include "../shape.h"
 #include "cpu.h"
 
@@ -40,6 +41,7 @@ struct tile {
 	uint32_t s0, s1;               /* positions */
 	struct state st;
 	float *q;      /* [rows][head_dim], scaled */
+	float *wide;   /* [CHUNK][head_dim], of a cache that is not F32 */
 	float *scores; /* [rows][CHUNK] */
 	float *turned; /* [head_dim][CHUNK] */
 };
@@ -74,47 +76,140 @@ static void load_queries(const struct job *j, const struct tile *t)
 				  a->scale);
 }
 
-/* scores[rows][n] = q * k^T for positions s..s+n. */
-static void score(const struct job *j, const struct tile *t, uint32_t s,
-		  uint32_t n)
+/* Positions s..s+n of the tile's head in one half of the cache. */
+static struct be_mat positions(const struct job *j, const struct tile *t,
+			       const struct be_mat *half, const uint32_t at[2])
+{
+	struct be_mat m = be_rows(half, at[0], at[1]);
+
+	return be_cols(&m, t->kv * j->a->head_dim, j->a->head_dim);
+}
+
+/* The same as F32, in t->wide when they are not. */
+static struct be_mat widened(const struct job *j, const struct tile *t,
+			     const struct be_mat *half, const uint32_t at[2])
 {
 	const uint32_t d = j->a->head_dim;
-	struct be_mat k = be_rows(j->a->k, s, n);
-	struct cpu_dot dot = {
-		.w_ld = k.ld, .type = DT_F32, .x = t->q, .x_ld = d,
-		.y = t->scores, .y_ld = CHUNK, .m = t->rows, .n = n, .k = d,
-		.alpha = 1, .beta = 0,
+	const struct be_mat m = positions(j, t, half, at);
+	const struct be_mat *scale = half == &j->a->kv->k
+					     ? &j->a->kv->k_scale
+					     : &j->a->kv->v_scale;
+	struct be_mat s;
+
+	if (m.type == DT_F32)
+		return m;
+	s = be_rows(scale, at[0], at[1]);
+	for (uint32_t i = 0; i < m.rows; i++) {
+		float *row = t->wide + (size_t)i * d;
+		struct be_mat from = be_rows(&m, i, 1);
+
+		if (m.type == DT_F16) {
+			j->be->isa->widen(DT_F16, from.p, row, d);
+			continue;
+		}
+		j->be->isa->decode(from.p, row, d, half_to_f32(
+			((const uint16_t *)s.p)[(size_t)i * s.ld + t->kv]));
+	}
+	return (struct be_mat){ t->wide, m.rows, d, d, DT_F32 };
+}
+
+/* Few query rows: keys and values are read as they stand, and of an I8 cache
+ * the scales go onto scores and weights. */
+static int is_few(const struct tile *t)
+{
+	return t->rows <= CPU_FEW;
+}
+
+/* scores *= the scales of positions at[0]..+at[1]. */
+static void apply_scales(const struct job *j, const struct tile *t,
+			 const struct be_mat *scale, const uint32_t at[2])
+{
+	const struct be_mat s = be_rows(scale, at[0], at[1]);
+	const uint16_t *from = (const uint16_t *)s.p + t->kv;
+	uint16_t half[CHUNK];
+	float wide[CHUNK];
+
+	for (uint32_t i = 0; i < at[1]; i++)
+		half[i] = from[(size_t)i * s.ld];
+	j->be->isa->widen(DT_F16, half, wide, at[1]);
+	for (uint32_t r = 0; r < t->rows; r++) {
+		float *row = t->scores + (size_t)r * CHUNK;
+
+		j->be->isa->norm(row, wide, row, at[1], 1);
+	}
+}
+
+static void score_few(const struct job *j, const struct tile *t,
+		      const uint32_t at[2])
+{
+	const struct be_mat k = positions(j, t, &j->a->kv->k, at);
+	const struct cpu_dot dot = {
+		.w = k.p, .w_ld = k.ld, .type = k.type, .x = t->q,
+		.x_ld = k.cols, .y = t->scores, .y_ld = CHUNK, .m = t->rows,
+		.n = k.rows, .k = k.cols, .alpha = 1, .beta = 0,
 	};
+
+	j->be->isa->dot(&dot);
+	if (k.type == DT_I8)
+		apply_scales(j, t, &j->a->kv->k_scale, at);
+}
+
+/* scores[rows][n] = q * k^T for positions at[0]..+at[1]. */
+static void score(const struct job *j, const struct tile *t,
+		  const uint32_t at[2])
+{
+	const uint32_t d = j->a->head_dim;
+	struct be_mat k;
 	struct cpu_outer outer = {
 		.p = t->q, .p_row = d, .p_col = 1, .v = t->turned,
 		.v_ld = CHUNK, .out = t->scores, .out_ld = CHUNK,
-		.m = t->rows, .s = d, .d = n,
+		.m = t->rows, .s = d, .d = at[1],
 	};
 
-	k = be_cols(&k, t->kv * d, d);
-	dot.w = k.p;
-	if (t->rows <= CPU_FEW) {
-		j->be->isa->dot(&dot);
+	if (is_few(t)) {
+		score_few(j, t, at);
 		return;
 	}
+	k = widened(j, t, &j->a->kv->k, at);
 	j->be->isa->turn(&k, t->turned, CHUNK);
 	memset(t->scores, 0, sizeof(float) * CHUNK * t->rows);
 	j->be->isa->outer(&outer);
 }
 
-/* out[rows][head_dim] += scores * v for positions s..s+n. */
-static void gather_values(const struct job *j, const struct tile *t,
-			  uint32_t s, uint32_t n)
+static void gather_few(const struct job *j, const struct tile *t,
+		       const uint32_t at[2])
 {
-	const uint32_t d = j->a->head_dim;
-	const size_t ld = j->a->v->ld;
-	struct cpu_outer outer = {
-		.p = t->scores, .p_row = CHUNK, .p_col = 1,
-		.v = (const float *)j->a->v->p + s * ld + (size_t)t->kv * d,
-		.v_ld = ld, .out = t->st.out, .out_ld = d,
-		.m = t->rows, .s = n, .d = d,
+	const struct be_mat v = positions(j, t, &j->a->kv->v, at);
+	const struct cpu_weigh weigh = {
+		.p = t->scores, .p_ld = CHUNK, .v = v.p, .v_ld = v.ld,
+		.type = v.type, .out = t->st.out, .out_ld = v.cols,
+		.m = t->rows, .s = v.rows, .d = v.cols,
 	};
 
+	if (v.type == DT_I8)
+		apply_scales(j, t, &j->a->kv->v_scale, at);
+	j->be->isa->weigh(&weigh);
+}
+
+/* out[rows][head_dim] += scores * v for positions at[0]..+at[1]. */
+static void gather_values(const struct job *j, const struct tile *t,
+			  const uint32_t at[2])
+{
+	const uint32_t d = j->a->head_dim;
+	struct cpu_outer outer = {
+		.p = t->scores, .p_row = CHUNK, .p_col = 1,
+		.out = t->st.out, .out_ld = d, .m = t->rows, .s = at[1],
+		.d = d,
+	};
+	struct be_mat v;
+
+	if (is_few(t)) {
+		gather_few(j, t, at);
+		return;
+	}
+	v = widened(j, t, &j->a->kv->v, at);
+	outer.v = v.p;
+	outer.v_ld = v.ld;
 	j->be->isa->outer(&outer);
 }
 
@@ -185,6 +280,7 @@ static void attend_tile(void *ctx, uint32_t number, uint32_t self)
 	t.q = own + j->state;
 	t.scores = t.q + (size_t)j->tokens * j->rep * d;
 	t.turned = t.scores + (size_t)j->tokens * j->rep * CHUNK;
+	t.wide = t.turned + CHUNK * d;
 	t.st = state_at(j, j->pieces == 1 ? own
 			   : (float *)(void *)j->be->all_mem +
 				     number * j->state);
@@ -195,12 +291,12 @@ static void attend_tile(void *ctx, uint32_t number, uint32_t self)
 	memset(t.st.out, 0, t.rows * d * sizeof(float));
 	load_queries(j, &t);
 	for (uint32_t s = t.s0; s < t.s1; s += CHUNK) {
-		uint32_t n = least(CHUNK, t.s1 - s);
+		const uint32_t at[] = { s, least(CHUNK, t.s1 - s) };
 
-		score(j, &t, s, n);
+		score(j, &t, at);
 		for (uint32_t r = 0; r < t.rows; r++)
-			soften(j, &t, r, (const uint32_t[]){ s, n });
-		gather_values(j, &t, s, n);
+			soften(j, &t, r, at);
+		gather_values(j, &t, at);
 	}
 	if (j->pieces == 1)
 		write_out(j, &t);
@@ -267,7 +363,7 @@ int cpu_attend(struct be *be, const struct be_attend *a, struct err *err)
 	if (j.pieces > 1)
 		all = (size_t)a->kv_heads * j.pieces * j.state;
 	own = j.state + rows * a->head_dim +
-	      (rows + a->head_dim) * (size_t)CHUNK;
+	      (rows + 2 * (size_t)a->head_dim) * CHUNK;
 	if (cpu_scratch(be, own * sizeof(float), all * sizeof(float), err))
 		return -1;
 	threads = cpu_threads(be, (uint64_t)a->q->rows * seen * a->q->cols);

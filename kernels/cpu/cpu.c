@@ -5,24 +5,9 @@
 #include "../../libfmt/base/mem.h"
 #include "host.h"
 
-#include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define BLAS_THREADS_MAX 64 /* an OpenBLAS has that many work areas or more */
-
-/* How many threads may be inside OpenBLAS at a time.  Its serial build hands
- * one work area to two callers now and then (0.3.21 as Debian builds it: the
- * search for a free one is not locked), and results are silently wrong.  The
- * OpenMP and pthread builds are safe; each call is to stay in its thread. */
-static uint32_t blas_threads(uint32_t threads)
-{
-	if (openblas_get_parallel() == OPENBLAS_SEQUENTIAL)
-		return 1;
-	openblas_set_num_threads(1);
-	return threads < BLAS_THREADS_MAX ? threads : BLAS_THREADS_MAX;
-}
 
 /* Whether this machine runs a set of kernels. */
 static int runs(const struct cpu_isa *isa)
@@ -32,11 +17,15 @@ static int runs(const struct cpu_isa *isa)
 	int avx2 = __builtin_cpu_supports("avx2") &&
 		   __builtin_cpu_supports("fma");
 
+	int avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+		     __builtin_cpu_supports("avx512bw") &&
+		     __builtin_cpu_supports("avx512vl") &&
+		     __builtin_cpu_supports("avx512dq");
+
+	if (isa == &cpu_isa_vnni)
+		return avx512 && __builtin_cpu_supports("avx512vnni");
 	if (isa == &cpu_isa_avx512)
-		return avx2 && __builtin_cpu_supports("avx512f") &&
-		       __builtin_cpu_supports("avx512bw") &&
-		       __builtin_cpu_supports("avx512vl") &&
-		       __builtin_cpu_supports("avx512dq");
+		return avx512;
 	if (isa == &cpu_isa_avx2)
 		return avx2;
 #endif
@@ -46,6 +35,7 @@ static int runs(const struct cpu_isa *isa)
 /* All kernels of this build, the best first. */
 static const struct cpu_isa *const isas[] = {
 #if defined(__x86_64__)
+	&cpu_isa_vnni,
 	&cpu_isa_avx512,
 	&cpu_isa_avx2,
 #endif
@@ -104,7 +94,6 @@ static int cpu_open(const struct be_open *how, struct be **out,
 		return -1;
 	}
 	be->threads = tile_threads(be->pool);
-	be->blas_threads = blas_threads(be->threads);
 	snprintf(be->describe, sizeof(be->describe), "cpu %s, %u thread%s",
 		 isa->name, be->threads, be->threads == 1 ? "" : "s");
 	*out = be;
@@ -179,6 +168,7 @@ const struct be_api be_cpu = {
 	.open = cpu_open,
 	.close = cpu_close,
 	.describe = cpu_describe,
+	.avail = cpu_host_avail,
 	.alloc = cpu_host_alloc,
 	.free = cpu_host_free,
 	.put = cpu_host_put,
@@ -191,10 +181,11 @@ const struct be_api be_cpu = {
 	.qgemm = cpu_qgemm,
 	.embed = cpu_embed,
 	.rmsnorm = cpu_rmsnorm,
-	.rope = cpu_rope,
+	.store = cpu_store,
 	.attend = cpu_attend,
 	.swiglu = cpu_swiglu,
 	.add = cpu_add,
+	.topk = cpu_topk,
 	.syrk = cpu_syrk,
 	.factor = cpu_factor,
 	.grid = cpu_grid,

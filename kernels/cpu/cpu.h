@@ -1,10 +1,10 @@
 /* cpu.h - inside the CPU backend: the opened device, the layout of a quantized
  * weight, and the table of vector kernels.
  *
- * Three layers: cpu.c is the table be_cpu; gemm.c, qgemm.c, attend.c, elem.c,
- * hess.c and sweep.c cut an operation into tiles by its shape; struct cpu_isa
- * does a tile.  The kernels are written once (*.inc) and compiled for each
- * instruction set (isa_*.c). */
+ * Three layers: cpu.c is the table be_cpu; gemm.c, qgemm.c, attend.c,
+ * store.c, elem.c, hess.c, factor.c and sweep.c cut an operation into tiles by
+ * its shape; struct cpu_isa does a tile.  The kernels are written once (*.inc)
+ * and compiled for each instruction set (isa_*.c). */
 #ifndef KERNELS_CPU_CPU_H
 #define KERNELS_CPU_CPU_H
 
@@ -14,10 +14,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define CPU_PANEL 64 /* columns side by side: whole tiles of any isa */
+
 /* y[m][n] = alpha * x[m][k] * w[n][k]^T + beta * y: dot products, with both
  * rows read along.  Fast when k is long and x or w is in the cache. */
 struct cpu_dot {
-	const void *w; /* F32, F16 or BF16 */
+	const void *w; /* F32, F16, BF16 or I8 */
 	size_t w_ld;
 	enum dtype type;
 	const float *x;
@@ -26,6 +28,19 @@ struct cpu_dot {
 	size_t y_ld;
 	uint32_t m, n, k;
 	float alpha, beta;
+};
+
+/* out[m][d] += p[m][s] * v[s][d] for few rows of weights p: v, F32, F16 or I8,
+ * is read as it stands. */
+struct cpu_weigh {
+	const float *p;
+	size_t p_ld;
+	const void *v;
+	size_t v_ld;
+	enum dtype type;
+	float *out;
+	size_t out_ld;
+	uint32_t m, s, d;
 };
 
 /* out[m][d] += p[m][s] * v[s][d], element (i, j) of p at p_row * i +
@@ -39,6 +54,28 @@ struct cpu_outer {
 	size_t out_ld;
 	uint32_t m, s, d;
 };
+
+/* h[CPU_PANEL][CPU_PANEL] += alpha * p^T v of panels [s][CPU_PANEL]: summed in
+ * f32 over s, then added in double. */
+struct cpu_gram {
+	const float *p, *v;
+	uint32_t s;
+	double *h;
+	size_t h_ld;
+	double alpha;
+};
+
+/* out[m][d] -= p[m][s] * v[s][d] in double, rows of p p_row apart. */
+struct cpu_outer64 {
+	const double *p;
+	size_t p_row;
+	const double *v;
+	size_t v_ld;
+	double *out;
+	size_t out_ld;
+	uint32_t m, s, d;
+};
+
 /* Ask for the n bytes at p, which may be anything. */
 static inline void cpu_fetch(const void *p, size_t n)
 {
@@ -51,8 +88,6 @@ static inline void cpu_fetch(const void *p, size_t n)
 #endif
 }
 
-#define CPU_PANEL 64 /* columns of v side by side: whole tiles of any isa */
-
 /* Quantized weights on the CPU.  The inputs are sorted by group and each group
  * is padded to `group_steps` steps of 16 slots, so that a step has one scale;
  * group_steps divides the steps of a word or is a multiple of the steps of a
@@ -60,7 +95,8 @@ static inline void cpu_fetch(const void *p, size_t n)
  *
  *	block     what 16 lanes hold: 16 words of 32 bits (3 bits: 48)
  *	word      steps of one lane's word: bits 2: 16, 3: 8, 4: 8, 8: 4
- *	code of step j, lane i: (word[i] >> bits * j) & maxq
+ *	code of step j, lane i: (word[i] >> bits * j) & maxq, but for 2 bits
+ *	where q16.inc runs them: see cpu_code_at
  *	3 bits: a block is 3 words that hold 8 codes in their low 24 bits,
  *	and a fourth is made of their high bytes (w0 lowest)
  *
@@ -80,6 +116,7 @@ struct be_qw {
 				 the inputs one to one */
 	char kernel[24];      /* "avx512-b4", and for many rows of x: */
 	char wide[24];        /* "avx512-b4-f32" */
+	int halves;           /* q16.inc's kernels run it */
 	struct be *be;        /* whose memory this is */
 };
 #define CPU_PAD UINT32_MAX
@@ -101,6 +138,20 @@ static inline uint32_t cpu_block_steps(uint32_t bits)
 	return bits == 3 ? 32 : 32 / bits;
 }
 
+/* Steps of what q16.inc takes as a word: a half of one of 2 bits. */
+static inline uint32_t cpu_word16_steps(uint32_t bits)
+{
+	return bits == 2 ? 8 : cpu_word_steps(bits);
+}
+/* The lowest bit of the code of step j of a word.  q16.inc takes codes two by
+ * two from the halves of a word; of 2 bits those of 8 steps are to be in the
+ * low bytes of the halves and those of the next 8 in the high ones. */
+static inline uint32_t cpu_code_at(uint32_t bits, uint32_t j, int halves)
+{
+	return halves && bits == 2 ? j % 8 / 4 * 16 + j / 8 * 8 + j % 4 * 2
+				   : bits * j;
+}
+
 /* What slots of x in step j of a word are multiplied with before qdot: it
  * takes a code for q * 2^(bits * j), but for the last of a full word. */
 static inline float cpu_slot_scale(uint32_t bits, uint32_t j)
@@ -118,8 +169,39 @@ struct cpu_qdot {
 	const float *xsum; /* [m][groups] */
 	float *y;          /* [m][out] */
 	size_t y_ld;
-	float *grid;       /* scratch [2][4][groups] */
+	float *grid;       /* scratch [2][4][groups]; qdot16: and [4][words] */
+	/* for qdot16, made by `halves`; x_ld counts them */
+	const int16_t *x16;
+	const float *xscale; /* [m][words per row] */
 };
+
+/* A row of x as 16-bit numbers in the order in which q16.inc takes codes. */
+struct cpu_halves {
+	const struct be_qw *w;
+	const float *x;  /* [in] */
+	int16_t *out;    /* [slots] */
+	float *scale;    /* [slots / slots of a word] */
+	float *sum;      /* [groups]: of x as rounded */
+};
+
+/* y[m][n] += x W^T of some words of up to 32 rows of w, codes without their
+ * zeros. */
+struct cpu_wide16 {
+	const struct be_qw *w;
+	uint32_t word0, words;
+	const uint32_t *piece; /* [words * pairs][32] */
+	const float *scale;    /* [words][32] */
+	const int16_t *x16;    /* [m][slots] */
+	size_t x_ld;
+	const float *xscale;   /* [m][words per row] */
+	size_t xscale_ld;
+	const float *zero;     /* [groups][32], for zeros16 */
+	const float *sum;      /* [m][groups]: of x as rounded */
+	float *y;
+	size_t y_ld;
+	uint32_t m, n;
+};
+#define CPU_WIDE16 32 /* rows of w that stand together */
 
 /* A row of x in the order of w's slots, for qdot: times cpu_slot_scale; for
  * unpacked weights: plain.  out or xsum may be NULL. */
@@ -139,12 +221,14 @@ struct cpu_unpack {
 	float *out;
 };
 
-/* GPTQ's block for up to 16 rows; see struct be_sweep for the arrays, whose
- * row 0 is the tile's first here. */
+#define CPU_SWEEP 32 /* rows of a weight that are swept together, at most */
+
+/* GPTQ's block for up to CPU_SWEEP rows; see struct be_sweep for the arrays,
+ * whose row 0 is the tile's first here. */
 struct cpu_sweep {
 	const struct be_sweep *s;
 	uint32_t row, rows;
-	float *scratch; /* [3][n][16] */
+	float *scratch; /* [3][n][CPU_SWEEP] */
 };
 
 /* The clipping search for up to 64 rows whose ranges are known. */
@@ -152,22 +236,30 @@ struct cpu_search {
 	const struct be_grid *g;
 	uint32_t row, rows;
 	const float *lo, *hi; /* [rows], widened */
-	float *scratch;       /* [n][16] */
+	float *scratch;       /* [n][CPU_SWEEP] */
 };
 
-/* Coordinate descent for up to 16 rows. */
+/* Coordinate descent for up to CPU_SWEEP rows. */
 struct cpu_refine {
 	const struct be_refine *a;
 	uint32_t row, rows;
-	float *scratch; /* [3][n][16] */
+	float *scratch; /* [4][n][CPU_SWEEP] and [n] */
 };
 
 struct cpu_isa {
 	const char *name; /* "avx512" */
 	void (*dot)(const struct cpu_dot *d);
+	void (*weigh)(const struct cpu_weigh *w);
 	void (*outer)(const struct cpu_outer *o);
+	void (*gram)(const struct cpu_gram *g);
+	void (*outer64)(const struct cpu_outer64 *o);
 	/* n F16, BF16 or F32 values to f32 */
 	void (*widen)(enum dtype type, const void *in, float *out, size_t n);
+	/* a head x[n] into a cache of F16, or of I8 (returns the scale); and
+	 * I8 back */
+	void (*narrow)(const float *x, uint16_t *out, uint32_t n);
+	float (*encode)(const float *x, int8_t *out, uint32_t n);
+	void (*decode)(const int8_t *in, float *out, uint32_t n, float scale);
 	void (*qdot)(const struct cpu_qdot *q);
 	void (*slots)(const struct cpu_slots *s);
 	void (*unpack)(const struct cpu_unpack *u);
@@ -189,26 +281,31 @@ struct cpu_isa {
 	void (*add)(float *x, const float *y, uint32_t n);
 	/* m, F32, to its transpose out [cols][ld] */
 	void (*turn)(const struct be_mat *m, float *out, size_t ld);
-	/* h += alpha * c, in double */
-	void (*accumulate)(double *h, const float *c, uint32_t n,
-			   double alpha);
 	/* widens lo and hi to hold w[n] */
 	void (*range)(const float *w, uint32_t n, float *lo, float *hi);
 	void (*sweep)(const struct cpu_sweep *s);
 	void (*search)(const struct cpu_search *s);
 	void (*refine)(const struct cpu_refine *r);
+	/* q16.inc, where the machine has it; else all NULL */
+	void (*halves)(const struct cpu_halves *h);
+	void (*qdot16)(const struct cpu_qdot *q);
+	/* one row's words as pairs, [words * pairs] */
+	void (*spread)(const struct cpu_wide16 *q, uint32_t row,
+		       uint32_t *out);
+	/* y = what the zeros take off */
+	void (*zeros16)(const struct cpu_wide16 *q);
+	void (*wide16)(const struct cpu_wide16 *q);
 };
 
 extern const struct cpu_isa cpu_isa_generic;
 extern const struct cpu_isa cpu_isa_avx2;
 extern const struct cpu_isa cpu_isa_avx512;
+extern const struct cpu_isa cpu_isa_vnni;
 
 struct be {
 	const struct cpu_isa *isa;
 	struct tile_pool *pool;
 	uint32_t threads;
-	uint32_t blas_threads; /* for tiles that call OpenBLAS, whose serial
-				  build may not be entered twice at a time */
 	/* Scratch that only grows: `own` bytes for each thread, and shared. */
 	char *own_mem, *all_mem;
 	size_t own, all;
@@ -260,7 +357,10 @@ int cpu_gemm_wide(struct be *be, const struct cpu_wide *w, struct err *err);
  * 0 behind them. */
 void cpu_panel(const struct be *be, const struct be_mat *v, uint32_t c0,
 	       float *panel);
-/* Up to this many rows of x a dense weight is read as it is. */
+/* Floats of x that stay in the second level of cache while rows of a weight
+ * pass by: half of it. */
+#define CPU_FEW_X 131072
+/* Up to this many rows of queries a cache is read as it is. */
 #define CPU_FEW 8
 /* Rows of a weight [n][k] per tile: at least 64, at least 64 Ki weights, a
  * multiple of 4. */
@@ -274,16 +374,20 @@ const char *cpu_qw_kernel(const struct be *be, const struct be_qw *w,
 			  uint32_t m);
 int cpu_qgemm(struct be *be, const struct be_mat *x, const struct be_qw *w,
 	      struct be_mat *y, struct err *err);
+/* The same with x as 16-bit numbers; w->halves. */
+int cpu_qgemm16(struct be *be, const struct be_mat *x, const struct be_qw *w,
+		struct be_mat *y, struct err *err);
+int cpu_store(struct be *be, const struct be_store *s, struct err *err);
 int cpu_attend(struct be *be, const struct be_attend *a, struct err *err);
 int cpu_gather(struct be *be, const struct be_mat *x, const uint32_t *index,
 	       struct be_mat *y, struct err *err);
+int cpu_topk(struct be *be, const struct be_topk *t, struct be_top *best,
+	     struct err *err);
 int cpu_embed(struct be *be, const struct be_mat *table, const uint32_t *id,
 	      struct be_mat *y, struct err *err);
 int cpu_rmsnorm(struct be *be, const struct be_mat *x,
 		const struct be_mat *weight, double eps, struct be_mat *y,
 		struct err *err);
-int cpu_rope(struct be *be, struct be_mat *x, const struct be_rope *r,
-	     struct err *err);
 int cpu_swiglu(struct be *be, const struct be_mat *gate,
 	       const struct be_mat *up, struct be_mat *y, struct err *err);
 int cpu_add(struct be *be, struct be_mat *x, const struct be_mat *y,

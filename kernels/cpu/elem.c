@@ -14,7 +14,6 @@ struct job {
 	const struct be_mat *x, *w;
 	struct be_mat *y;
 	const uint32_t *index;
-	const struct be_rope *rope;
 	double eps;
 	uint32_t rows; /* per tile */
 	void (*row)(const struct job *j, uint32_t r);
@@ -115,27 +114,6 @@ int cpu_rmsnorm(struct be *be, const struct be_mat *x,
 			 .row = rmsnorm_row };
 
 	if (be_shape_rmsnorm(x, weight, y, err))
-		return -1;
-	return run_rows(&j);
-}
-
-static void rope_row(const struct job *j, uint32_t r)
-{
-	const struct be_rope *p = j->rope;
-	const float *cos = row_in(p->cos, p->first + r);
-	const float *sin = row_in(p->sin, p->first + r);
-	float *x = row_out(j->y, r);
-
-	for (uint32_t c = 0; c < j->y->cols; c += p->head_dim)
-		j->be->isa->rotate(x + c, cos, sin, p->head_dim / 2);
-}
-
-int cpu_rope(struct be *be, struct be_mat *x, const struct be_rope *r,
-	     struct err *err)
-{
-	struct job j = { .be = be, .y = x, .rope = r, .row = rope_row };
-
-	if (be_shape_rope(x, r, err))
 		return -1;
 	return run_rows(&j);
 }

@@ -1,9 +1,10 @@
 /* gemm.c - dense products.
  *
- * With B = weight^T: few rows by dot products straight from the weight's own
- * type (reading the weight is what takes the time), many rows by dot products
- * with pieces of it that were made f32 and stay in the cache.  With B as it
- * stands: outer products with panels of B. */
+ * With B = weight^T: up to MOST_FEW rows by dot products straight from the
+ * weight's own type (it is widened again for each six rows, which costs less
+ * than writing it down), many rows by dot products with pieces of it that were
+ * made f32 and stay in the cache.  With B as it stands: outer products with
+ * panels of B. */
 #include "../../libfmt/base/err.h"
 #include "../shape.h"
 #include "cpu.h"
@@ -13,6 +14,7 @@
 /* A tile of the result by outer products, and how many of these at a time. */
 #define TILE_M 192
 #define TILE_K 256
+#define MOST_FEW 64 /* rows of A for which a weight is read as it stands */
 
 static uint32_t least(uint32_t a, uint32_t b)
 {
@@ -36,23 +38,30 @@ struct job {
 	const struct be_gemm *g;
 };
 
+/* Rows of w as they stand; so many inputs at a time that all rows of x stay in
+ * the second level of cache. */
 static void dot_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct job *job = ctx;
 	const struct be_gemm *g = job->g;
+	const uint32_t most = CPU_FEW_X / g->a->rows;
 	uint32_t step = cpu_rows_per_tile(g->a->cols);
 	uint32_t n0 = tile * step, n = least(step, g->b->rows - n0);
 	struct be_mat w = be_rows(g->b, n0, n);
 	struct cpu_dot d = {
-		.w = w.p, .w_ld = w.ld, .type = w.type,
-		.x = g->a->p, .x_ld = g->a->ld,
+		.w_ld = w.ld, .type = w.type, .x_ld = g->a->ld,
 		.y = (float *)g->c->p + n0, .y_ld = g->c->ld,
-		.m = g->a->rows, .n = n, .k = g->a->cols,
-		.alpha = g->alpha, .beta = g->beta,
+		.m = g->a->rows, .n = n, .alpha = g->alpha,
 	};
 
 	(void)self;
-	job->be->isa->dot(&d);
+	for (uint32_t k0 = 0; k0 < g->a->cols; k0 += most) {
+		d.k = least(most, g->a->cols - k0);
+		d.w = be_cols(&w, k0, d.k).p;
+		d.x = (const float *)g->a->p + k0;
+		d.beta = k0 ? 1 : g->beta;
+		job->be->isa->dot(&d);
+	}
 }
 
 /* x = by * x; by 0 does not read x, as in BLAS. */
@@ -201,7 +210,7 @@ int cpu_gemm(struct be *be, const struct be_gemm *g, struct err *err)
 		cpu_run(be, tiles, outer_tile, &job);
 		return 0;
 	}
-	if (g->c->rows > CPU_FEW)
+	if (g->c->rows > MOST_FEW)
 		return gemm_wide(be, g, err);
 	tiles = tiles_of(g->b->rows, cpu_rows_per_tile(g->a->cols));
 	cpu_run(be, tiles, dot_tile, &job);

@@ -2,6 +2,8 @@
 
 #include "../../libfmt/base/err.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,6 +12,25 @@
 /* From this size on ask for huge pages: weights are read front to back, and
  * a stream that changes its page every 4 KiB waits for the page tables. */
 #define HUGE ((size_t)2 << 20)
+
+/* What the system says could be had without swapping: more than is free, as it
+ * gives up its copies of files. */
+int cpu_host_avail(struct be *be, uint64_t *bytes, struct err *err)
+{
+	char line[128];
+	uint64_t kib;
+	FILE *f = fopen("/proc/meminfo", "r");
+
+	(void)be;
+	(void)err;
+	*bytes = UINT64_MAX;
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "MemAvailable: %" SCNu64, &kib) == 1)
+			*bytes = kib << 10;
+	if (f)
+		fclose(f);
+	return 0;
+}
 
 int cpu_host_alloc(struct be *be, size_t bytes, void **p, struct err *err)
 {

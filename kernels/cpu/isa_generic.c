@@ -1,4 +1,5 @@
 /* isa_generic.c - the vector kernels for any machine. */
+#include "cache.h"
 #include "cpu.h"
 #include "grid.h"
 #include "vec.h"
@@ -6,8 +7,11 @@
 #include <math.h>
 
 #include "dot.inc"
+#include "double.inc"
 #include "elem.inc"
+#include "cache.inc"
 #include "qdot.inc"
+#include "lanes.inc"
 #include "sweep.inc"
 #include "refine.inc"
 

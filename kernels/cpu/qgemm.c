@@ -158,7 +158,7 @@ static void pack_word(const struct be_qw *w, const uint8_t *code, uint32_t i,
 	for (uint32_t s = 0; s < steps; s++)
 		for (uint32_t j = 0; j < CPU_LANES; j++)
 			word[j] |= (uint32_t)code[s * CPU_LANES + j]
-				   << (s * w->bits);
+				   << cpu_code_at(w->bits, s, w->halves);
 	for (uint32_t j = 0; j < CPU_LANES; j++) {
 		if (w->bits == 3 && i == 3)
 			for (uint32_t b = 0; b < 3; b++)
@@ -269,12 +269,15 @@ int cpu_qw_new(struct be *be, const struct ql *ql, struct be_qw **out,
 	w->kind = s->zero_kind;
 	w->grid_type = fits_f16(ql->scale, grid) && fits_f16(ql->zero, grid)
 		       ? DT_F16 : DT_F32;
-	snprintf(w->kernel, sizeof(w->kernel), "%s-b%u", be->isa->name,
-		 w->bits);
-	snprintf(w->wide, sizeof(w->wide), "%s-b%u-f32", be->isa->name,
-		 w->bits);
 	if (plan_layout(&plan, w, err) || qw_alloc(w, err))
 		goto out;
+	/* a word has to be of one group */
+	w->halves = be->isa->halves &&
+		    w->group_steps >= cpu_word16_steps(w->bits);
+	snprintf(w->kernel, sizeof(w->kernel), "%s-b%u%s", be->isa->name,
+		 w->bits, w->halves ? "-i16" : "");
+	snprintf(w->wide, sizeof(w->wide), "%s-b%u-%s", be->isa->name,
+		 w->bits, w->halves ? "i16" : "f32");
 	plan_map(&plan, w, least(s->group_size, s->in));
 	pack.w = w;
 	pack.identity = is_identity(w);
@@ -418,6 +421,8 @@ int cpu_qgemm(struct be *be, const struct be_mat *x, const struct be_qw *w,
 
 	if (be_shape_qgemm(x, w->in, w->out, y, err))
 		return -1;
+	if (w->halves)
+		return cpu_qgemm16(be, x, w, y, err);
 	if (cpu_scratch(be, own * sizeof(float), all * sizeof(float), err))
 		return -1;
 	for (uint32_t r = 0, n; r < x->rows; r += n) {

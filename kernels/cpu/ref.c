@@ -1,14 +1,18 @@
 /* ref.c - every operation in plain scalar C: the definition of right.
  *
  * Sums are in double, in the order of the index.  What only the quantizer
- * needs in f32 arithmetic is in ref_quant.c. */
+ * needs in f32 arithmetic is in ref_quant.c, what concerns the
+ * cache in ref_attend.c. */
 #include "../../libfmt/base/err.h"
 #include "../../libfmt/base/half.h"
 #include "../../libfmt/base/mem.h"
 #include "../shape.h"
+#include "cache.h"
 #include "grid.h"
 #include "host.h"
+#include "ref_pack.h"
 #include "solve.h"
+#include "topk.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -159,6 +163,20 @@ out:
 	return ret;
 }
 
+static int ref_qw_pack(struct be *be, const struct ql_packed *q,
+		       struct be_qw **out, struct err *err)
+{
+	struct ql ql;
+	int ret;
+
+	*out = NULL;
+	if (cpu_ref_unpack(q, &ql, err))
+		return -1;
+	ret = ref_qw_new(be, &ql, out, err);
+	ql_release(&ql);
+	return ret;
+}
+
 static const char *ref_qw_kernel(const struct be *be, const struct be_qw *w,
 				 uint32_t m)
 {
@@ -235,75 +253,6 @@ static int ref_rmsnorm(struct be *be, const struct be_mat *x,
 					(float)((double)get(x, r, h + c) * f *
 						(double)get(weight_, 0, c));
 		}
-	return 0;
-}
-
-static int ref_rope(struct be *be, struct be_mat *x, const struct be_rope *r,
-		    struct err *err)
-{
-	uint32_t half = r->head_dim / 2;
-
-	(void)be;
-	if (be_shape_rope(x, r, err))
-		return -1;
-	for (uint32_t t = 0; t < x->rows; t++)
-		for (uint32_t h = 0; h < x->cols; h += r->head_dim)
-			for (uint32_t i = 0; i < half; i++) {
-				float *lo = ref(x, t, h + i), *hi = lo + half;
-				double c = (double)get(r->cos, r->first + t, i);
-				double s = (double)get(r->sin, r->first + t, i);
-				double a = (double)*lo, b = (double)*hi;
-
-				*lo = (float)(a * c - b * s);
-				*hi = (float)(b * c + a * s);
-			}
-	return 0;
-}
-
-/* One query: softmax over positions 0..seen-1 in p, then the values' mean. */
-static void attend_one(const struct be_attend *a, uint32_t t, uint32_t head,
-		       double *p)
-{
-	uint32_t seen = a->first + t + 1, d = a->head_dim;
-	uint32_t kv = head / (a->heads / a->kv_heads) * d;
-	double top = -INFINITY, total = 0;
-
-	for (uint32_t s = 0; s < seen; s++) {
-		p[s] = 0;
-		for (uint32_t i = 0; i < d; i++)
-			p[s] += (double)get(a->q, t, head * d + i) *
-				(double)get(a->k, s, kv + i);
-		p[s] *= (double)a->scale;
-		top = p[s] > top ? p[s] : top;
-	}
-	for (uint32_t s = 0; s < seen; s++) {
-		p[s] = exp(p[s] - top);
-		total += p[s];
-	}
-	for (uint32_t i = 0; i < d; i++) {
-		double sum = 0;
-
-		for (uint32_t s = 0; s < seen; s++)
-			sum += p[s] * (double)get(a->v, s, kv + i);
-		*ref(a->out, t, head * d + i) = (float)(sum / total);
-	}
-}
-
-static int ref_attend(struct be *be, const struct be_attend *a,
-		      struct err *err)
-{
-	double *p;
-
-	(void)be;
-	if (be_shape_attend(a, err))
-		return -1;
-	p = mem_alloc((size_t)a->first + a->q->rows, sizeof(*p), err);
-	if (!p)
-		return -1;
-	for (uint32_t t = 0; t < a->q->rows; t++)
-		for (uint32_t h = 0; h < a->heads; h++)
-			attend_one(a, t, h, p);
-	free(p);
 	return 0;
 }
 
@@ -391,6 +340,42 @@ out:
 	return ret;
 }
 
+/* The best of those behind the last one taken; values are [n]. */
+static struct be_top next_best(const double *value, uint32_t n,
+			       const struct be_top *last)
+{
+	struct be_top best = { 0, UINT32_MAX, 0 };
+
+	for (uint32_t i = 0; i < n; i++) {
+		if (last && (value[i] > last->value ||
+			     (value[i] == last->value && i <= last->id)))
+			continue;
+		if (best.id == UINT32_MAX || value[i] > best.value)
+			best = (struct be_top){ value[i], i, 0 };
+	}
+	return best;
+}
+
+static int ref_topk(struct be *be, const struct be_topk *t,
+		    struct be_top *best, struct err *err)
+{
+	double *value;
+
+	(void)be;
+	if (be_shape_topk(t, err))
+		return -1;
+	value = mem_alloc(t->x->cols, sizeof(*value), err);
+	if (!value)
+		return -1;
+	for (uint32_t i = 0; i < t->x->cols; i++)
+		value[i] = cpu_top_value(t, i);
+	for (uint32_t i = 0; i < t->k; i++)
+		best[i] = next_best(value, t->x->cols,
+				    i ? &best[i - 1] : NULL);
+	free(value);
+	return 0;
+}
+
 const struct be_api be_ref = {
 	.abi = BE_ABI,
 	.size = sizeof(struct be_api),
@@ -398,6 +383,7 @@ const struct be_api be_ref = {
 	.open = ref_open,
 	.close = ref_close,
 	.describe = ref_describe,
+	.avail = cpu_host_avail,
 	.alloc = cpu_host_alloc,
 	.free = cpu_host_free,
 	.put = cpu_host_put,
@@ -405,15 +391,17 @@ const struct be_api be_ref = {
 	.gemm = ref_gemm,
 	.gather = ref_gather,
 	.qw_new = ref_qw_new,
+	.qw_pack = ref_qw_pack,
 	.qw_free = ref_qw_free,
 	.qw_kernel = ref_qw_kernel,
 	.qgemm = ref_qgemm,
 	.embed = ref_embed,
 	.rmsnorm = ref_rmsnorm,
-	.rope = ref_rope,
-	.attend = ref_attend,
+	.store = cpu_ref_store,
+	.attend = cpu_ref_attend,
 	.swiglu = ref_swiglu,
 	.add = ref_add,
+	.topk = ref_topk,
 	.syrk = ref_syrk,
 	.factor = ref_factor,
 	.grid = cpu_ref_grid,

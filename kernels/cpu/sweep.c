@@ -7,7 +7,6 @@
 #include "grid.h"
 
 #define GRID_ROWS 64
-#define SWEEP_ROWS 16
 
 struct job {
 	const struct be *be;
@@ -44,7 +43,7 @@ static void grid_tile(void *ctx, uint32_t tile, uint32_t self)
 int cpu_grid(struct be *be, const struct be_grid *g, struct err *err)
 {
 	struct job j = { .be = be, .grid = g };
-	size_t floats = g->tries ? (size_t)CPU_LANES * g->w->cols : 0;
+	size_t floats = g->tries ? (size_t)CPU_SWEEP * g->w->cols : 0;
 
 	if (be_shape_grid(g, err) ||
 	    cpu_scratch(be, floats * sizeof(float), 0, err))
@@ -57,10 +56,10 @@ int cpu_grid(struct be *be, const struct be_grid *g, struct err *err)
 static void sweep_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct job *j = ctx;
-	uint32_t row = tile * SWEEP_ROWS, left = j->sweep->w->rows - row;
+	uint32_t row = tile * CPU_SWEEP, left = j->sweep->w->rows - row;
 	struct cpu_sweep t = {
 		.s = j->sweep, .row = row,
-		.rows = left < SWEEP_ROWS ? left : SWEEP_ROWS,
+		.rows = left < CPU_SWEEP ? left : CPU_SWEEP,
 		.scratch = cpu_own(j->be, self),
 	};
 
@@ -71,14 +70,14 @@ int cpu_sweep(struct be *be, const struct be_sweep *s, struct err *err)
 {
 	struct job j = { .be = be, .sweep = s };
 	/* weights, errors and codes, a row per lane */
-	size_t floats = (size_t)3 * CPU_LANES * s->w->cols;
+	size_t floats = (size_t)3 * CPU_SWEEP * s->w->cols;
 
 	if (be_shape_sweep(s, err) ||
 	    cpu_scratch(be, floats * sizeof(float), 0, err))
 		return -1;
 	if (s->w->cols)
 		cpu_run(be,
-			 (s->w->rows + SWEEP_ROWS - 1) / SWEEP_ROWS,
+			 (s->w->rows + CPU_SWEEP - 1) / CPU_SWEEP,
 			 sweep_tile, &j);
 	return 0;
 }
@@ -86,10 +85,10 @@ int cpu_sweep(struct be *be, const struct be_sweep *s, struct err *err)
 static void refine_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	const struct job *j = ctx;
-	uint32_t row = tile * SWEEP_ROWS, left = j->refine->w->rows - row;
+	uint32_t row = tile * CPU_SWEEP, left = j->refine->w->rows - row;
 	struct cpu_refine t = {
 		.a = j->refine, .row = row,
-		.rows = left < SWEEP_ROWS ? left : SWEEP_ROWS,
+		.rows = left < CPU_SWEEP ? left : CPU_SWEEP,
 		.scratch = cpu_own(j->be, self),
 	};
 
@@ -99,13 +98,14 @@ static void refine_tile(void *ctx, uint32_t tile, uint32_t self)
 int cpu_refine(struct be *be, const struct be_refine *r, struct err *err)
 {
 	struct job j = { .be = be, .refine = r };
-	size_t floats = (size_t)3 * CPU_LANES * r->w->cols;
+	/* gradient, codes, a product and steps; which columns moved */
+	size_t floats = ((size_t)4 * CPU_SWEEP + 1) * r->w->cols;
 
 	if (be_shape_refine(r, err) ||
 	    cpu_scratch(be, floats * sizeof(float), 0, err))
 		return -1;
 	if (r->w->cols)
-		cpu_run(be, (r->w->rows + SWEEP_ROWS - 1) / SWEEP_ROWS,
+		cpu_run(be, (r->w->rows + CPU_SWEEP - 1) / CPU_SWEEP,
 			refine_tile, &j);
 	return 0;
 }

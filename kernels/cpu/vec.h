@@ -48,7 +48,7 @@ VEC V v_set(float f) { return _mm512_set1_ps(f); }
 VEC V v_load(const float *p) { return _mm512_loadu_ps(p); }
 VEC void v_store(float *p, V a) { _mm512_storeu_ps(p, a); }
 VEC __mmask16 v_mask(uint32_t n) { return (__mmask16)((1u << n) - 1); }
-/* The first n < VN lanes, the others 0 or untouched. */
+/* The first n lanes, at most all; the others 0 or untouched. */
 VEC V v_part(const float *p, uint32_t n)
 {
 	return _mm512_maskz_loadu_ps(v_mask(n), p);
@@ -81,6 +81,11 @@ VEC V v_bf16(const uint16_t *p)
 
 	return _mm512_castsi512_ps(
 		_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+VEC V v_i8(const int8_t *p)
+{
+	return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(
+		_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
 VEC U u_load(const uint32_t *p) { return _mm512_loadu_si512(p); }
 VEC U u_set(uint32_t u) { return _mm512_set1_epi32((int)u); }
@@ -120,6 +125,46 @@ VEC void v_sum4(const V *a, float *out)
 
 	_mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(h),
 				      _mm256_extractf128_ps(h, 1)));
+}
+
+/* Whole numbers from -128 to 255 as bytes. */
+VEC void v_bytes(void *p, V a)
+{
+	_mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(
+		_mm512_cvttps_epi32(a)));
+}
+
+/* Four rows a[0], a[1].. of a square, columns of four to each quarter. */
+VEC void v_turn4(V *a)
+{
+	V s = _mm512_unpacklo_ps(a[0], a[1]);
+	V t = _mm512_unpackhi_ps(a[0], a[1]);
+	V u = _mm512_unpacklo_ps(a[2], a[3]);
+	V v = _mm512_unpackhi_ps(a[2], a[3]);
+
+	a[0] = _mm512_shuffle_ps(s, u, 0x44);
+	a[1] = _mm512_shuffle_ps(s, u, 0xee);
+	a[2] = _mm512_shuffle_ps(t, v, 0x44);
+	a[3] = _mm512_shuffle_ps(t, v, 0xee);
+}
+/* A square of VN rows to columns. */
+VEC void v_turn(V *a)
+{
+	UNROLL
+	for (int i = 0; i < VN; i += 4)
+		v_turn4(a + i);
+	UNROLL
+	for (int i = 0; i < 4; i++) {
+		V s = _mm512_shuffle_f32x4(a[i], a[i + 4], 0x88);
+		V t = _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd);
+		V u = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0x88);
+		V v = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0xdd);
+
+		a[i] = _mm512_shuffle_f32x4(s, u, 0x88);
+		a[i + 4] = _mm512_shuffle_f32x4(t, v, 0x88);
+		a[i + 8] = _mm512_shuffle_f32x4(s, u, 0xdd);
+		a[i + 12] = _mm512_shuffle_f32x4(t, v, 0xdd);
+	}
 }
 
 #elif defined(__AVX2__)
@@ -169,6 +214,11 @@ VEC V v_bf16(const uint16_t *p)
 	return _mm256_castsi256_ps(
 		_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
+VEC V v_i8(const int8_t *p)
+{
+	return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(
+		_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
 VEC U u_load(const uint32_t *p)
 {
 	return _mm256_loadu_si256((const __m256i *)(const void *)p);
@@ -208,6 +258,39 @@ VEC void v_sum4(const V *a, float *out)
 
 	_mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(z),
 				      _mm256_extractf128_ps(z, 1)));
+}
+
+VEC void v_bytes(void *p, V a)
+{
+	const __m256i low = _mm256_set1_epi32(0x0c080400);
+	__m256i b = _mm256_shuffle_epi8(_mm256_cvttps_epi32(a), low);
+	int32_t half[2] = { _mm256_extract_epi32(b, 0),
+			    _mm256_extract_epi32(b, 4) };
+
+	memcpy(p, half, sizeof(half));
+}
+
+VEC void v_turn(V *a)
+{
+	UNROLL
+	for (int i = 0; i < VN; i += 4) {
+		V s = _mm256_unpacklo_ps(a[i], a[i + 1]);
+		V t = _mm256_unpackhi_ps(a[i], a[i + 1]);
+		V u = _mm256_unpacklo_ps(a[i + 2], a[i + 3]);
+		V v = _mm256_unpackhi_ps(a[i + 2], a[i + 3]);
+
+		a[i] = _mm256_shuffle_ps(s, u, 0x44);
+		a[i + 1] = _mm256_shuffle_ps(s, u, 0xee);
+		a[i + 2] = _mm256_shuffle_ps(t, v, 0x44);
+		a[i + 3] = _mm256_shuffle_ps(t, v, 0xee);
+	}
+	UNROLL
+	for (int i = 0; i < 4; i++) {
+		V s = a[i];
+
+		a[i] = _mm256_permute2f128_ps(s, a[i + 4], 0x20);
+		a[i + 4] = _mm256_permute2f128_ps(s, a[i + 4], 0x31);
+	}
 }
 
 #else
@@ -263,6 +346,7 @@ VEC V v_bf16(const uint16_t *p)
 {
 	return (V)((U){ p[0], p[1], p[2], p[3] } << 16);
 }
+VEC V v_i8(const int8_t *p) { return (V){ p[0], p[1], p[2], p[3] }; }
 VEC U u_load(const uint32_t *p)
 {
 	U r;
@@ -286,34 +370,46 @@ VEC void v_sum4(const V *a, float *out)
 		out[i] = v_sum(a[i]);
 }
 
-#endif
+VEC void v_bytes(void *p, V a)
+{
+	uint8_t b[VN];
 
-/* 4 x 4 floats, rows to columns. */
-VEC void v_turn4(const float *in, size_t ld, float *out, size_t out_ld)
+	for (int i = 0; i < VN; i++)
+		b[i] = (uint8_t)(int)a[i];
+	memcpy(p, b, sizeof(b));
+}
+
+VEC void v_turn(V *a)
 {
 #if defined(__SSE__)
-	__m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + ld);
-	__m128 c = _mm_loadu_ps(in + 2 * ld), d = _mm_loadu_ps(in + 3 * ld);
-
-	_MM_TRANSPOSE4_PS(a, b, c, d);
-	_mm_storeu_ps(out, a);
-	_mm_storeu_ps(out + out_ld, b);
-	_mm_storeu_ps(out + 2 * out_ld, c);
-	_mm_storeu_ps(out + 3 * out_ld, d);
+	_MM_TRANSPOSE4_PS(a[0], a[1], a[2], a[3]);
 #else
-	for (int i = 0; i < 4; i++)
-		for (int j = 0; j < 4; j++)
-			out[i * out_ld + j] = in[j * ld + i];
+	V t[VN];
+
+	memcpy(t, a, sizeof(t));
+	for (int i = 0; i < VN; i++)
+		for (int j = 0; j < VN; j++)
+			a[i][j] = t[j][i];
 #endif
 }
 
-/* The first n < VN halves. */
+#endif
+
+/* The first n < VN elements. */
 VEC V v_f16_part(const uint16_t *p, uint32_t n)
 {
 	uint16_t h[VN] = { 0 };
 
 	memcpy(h, p, n * sizeof(h[0]));
 	return v_f16(h);
+}
+
+VEC V v_i8_part(const int8_t *p, uint32_t n)
+{
+	int8_t b[VN] = { 0 };
+
+	memcpy(b, p, n * sizeof(b[0]));
+	return v_i8(b);
 }
 
 VEC V v_bf16_part(const uint16_t *p, uint32_t n)

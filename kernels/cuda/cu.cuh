@@ -3,8 +3,9 @@
  * One stream per opened device; every operation is put on it and returns.  On
  * sm_90 and later a kernel may start while its predecessor still runs: so
  * every kernel calls cu_wait() before it reads or writes anything an operation
- * before it may have touched.  Prepared weights may be read earlier: qw_new
- * waits for the device.
+ * before it may have touched.  Prepared weights may be read earlier: the first
+ * kernel behind their making is launched without this (be->fresh), and those
+ * behind that one start no sooner than it did.
  *
  * Sums have a fixed order: work is cut by shape alone and no kernel adds to
  * floats with atomics, so the same input gives the same bits. */
@@ -26,6 +27,8 @@ enum cu_scratch {
 	CU_PART,  /* partial results */
 	CU_F64,   /* the matrices of factor */
 	CU_SMALL, /* lists from host memory */
+	CU_COUNT, /* blocks that are done, by tile: 0 between operations */
+	CU_TOP,   /* candidates of topk */
 	CU_SCRATCHES
 };
 
@@ -39,6 +42,7 @@ struct cu_x16_of {
 	uint64_t order;
 };
 
+struct cu_ring; /* upload.cu: pinned memory, made on first use */
 struct cu_blas; /* gemm.cu: cuBLAS, opened on first use */
 
 struct be {
@@ -46,11 +50,15 @@ struct be {
 	size_t smem;              /* most shared memory of a block */
 	int pdl;                  /* programmatic dependent launch */
 	int generic;              /* only the generic kernels were asked for */
+	int wgmma;                /* this plug-in has those of sm_90a */
 	cudaStream_t stream;
 	void *scratch[CU_SCRATCHES];
 	size_t size[CU_SCRATCHES];
 	struct cu_x16_of x16;
 	struct cu_blas *blas;
+	struct cu_ring *ring;
+	uint32_t threads;         /* of the host, for copying */
+	int fresh;                /* a weight was made: see cu_launch */
 	char text[160];
 };
 
@@ -69,16 +77,42 @@ int cu_alloc(size_t bytes, const char *what, void **p, struct err *err);
 int cu_scratch_get(struct be *be, enum cu_scratch use, size_t bytes, void **p,
 		   struct err *err);
 
+/* How CU_X16 lies: [m][k] row by row; with 9 to 64 rows in the order in which
+ * mma takes them (qw.cuh), [half chunk][tile of 8 rows][lane] of 8 inputs; or,
+ * where `rows` says how many there are room for, from 9 rows on in that of wgmma
+ * (wgmma.cuh), [chunk of 64 inputs][row] of 64. */
+struct cu_x16_form {
+	uint32_t m, k, rows;
+};
+
+struct cu_x16_form cu_x16_form(const struct be *be, uint32_t m, uint32_t k);
+
+/* A result written as f16 too: element (r, c) to p[x16_at(form, r, c)]; p NULL:
+ * not wanted. */
+struct cu_out16 {
+	__half *p;
+	struct cu_x16_form form;
+};
+
 /* CU_X16 when it holds x in this order, else NULL. */
 const __half *cu_x16_find(const struct be *be, const struct be_mat *x,
 			  uint64_t order);
-/* Room there for x, which the caller fills: x->rows rounded up to 8, 16, 32 or
- * a multiple of 64 rows of x->cols. */
+/* Room there for x, which the caller fills as cu_x16_form says, and for the
+ * rows that the kernels read beyond it. */
 __half *cu_x16_room(struct be *be, const struct be_mat *x, uint64_t order,
 		    struct err *err);
+/* Room for y as f16 beside it, when it is the size of something that linears
+ * take; else y16->p is NULL. */
+int cu_also_16(struct be *be, const struct be_mat *y, struct cu_out16 *y16,
+	       struct err *err);
 /* To be called by whatever writes m, or memory from p on. */
 void cu_wrote(struct be *be, const struct be_mat *m);
 void cu_wrote_bytes(struct be *be, const void *p, size_t bytes);
+
+/* bytes to the device, on the stream; src may go when this returns. */
+int cu_upload(struct be *be, void *dst, const void *src, size_t bytes,
+	      struct err *err);
+void cu_ring_close(struct cu_ring *r); /* accepts NULL */
 
 /* ---- operations of the table, by file ---- */
 
@@ -101,7 +135,13 @@ struct cu_sgemm {
 };
 int cu_sgemm(struct be *be, const struct cu_sgemm *g, struct err *err);
 
+/* By wgmma; 1 when it is not for that: nothing has run. */
+int cu_wgmma_gemm(struct be *, const struct be_gemm *, struct err *);
+/* 1 on a device with wgmma that this plug-in holds code for. */
+int cu_wgmma_there(struct be *be);
 int cu_qw_new(struct be *, const struct ql *, struct be_qw **, struct err *);
+int cu_qw_pack(struct be *, const struct ql_packed *, struct be_qw **,
+	       struct err *);
 void cu_qw_free(struct be *, struct be_qw *);
 const char *cu_qw_kernel(const struct be *, const struct be_qw *, uint32_t m);
 int cu_qgemm(struct be *, const struct be_mat *x, const struct be_qw *,
@@ -113,12 +153,23 @@ int cu_embed(struct be *, const struct be_mat *table, const uint32_t *id,
 	     struct be_mat *y, struct err *);
 int cu_rmsnorm(struct be *, const struct be_mat *x, const struct be_mat *w,
 	       double eps, struct be_mat *y, struct err *);
-int cu_rope(struct be *, struct be_mat *x, const struct be_rope *,
-	    struct err *);
+int cu_store(struct be *, const struct be_store *, struct err *);
 int cu_swiglu(struct be *, const struct be_mat *gate, const struct be_mat *up,
 	      struct be_mat *y, struct err *);
 int cu_add(struct be *, struct be_mat *x, const struct be_mat *y,
 	   struct err *);
+int cu_topk(struct be *, const struct be_topk *, struct be_top *,
+	    struct err *);
+/* The same on the stream, to and from device memory: nothing is waited for.
+ * Entries of `recent` from n on stand for no id. */
+struct cu_topk {
+	const float *x;
+	const uint32_t *recent;  /* [recents], no id twice */
+	uint32_t n, recents, k;
+	double penalty, temp;
+	struct be_top *best;     /* [k] */
+};
+int cu_topk_launch(struct be *be, const struct cu_topk *t, struct err *err);
 int cu_attend(struct be *, const struct be_attend *, struct err *);
 int cu_syrk(struct be *, const struct be_mat *x, double alpha,
 	    struct be_mat *h, struct err *);
@@ -126,12 +177,18 @@ int cu_factor(struct be *, const struct be_factor *, struct err *);
 int cu_grid(struct be *, const struct be_grid *, struct err *);
 int cu_sweep(struct be *, const struct be_sweep *, struct err *);
 int cu_refine(struct be *, const struct be_refine *, struct err *);
+int cu_step_new(struct be *, const struct be_blocks *, struct be_step **,
+		struct err *);
+void cu_step_free(struct be *, struct be_step *);
+int cu_step(struct be *, struct be_step *, struct be_mat *x, uint32_t first,
+	    struct err *);
 
 /* ---- launching ---- */
 
 struct cu_dim {
 	dim3 grid, block;
 	size_t smem;
+	unsigned cluster; /* blocks of a cluster; 0: none */
 };
 
 template <class... P, class... A>
@@ -139,7 +196,7 @@ static int cu_launch(struct be *be, const char *what, struct cu_dim d,
 		     struct err *err, void (*kernel)(P...), A... args)
 {
 	cudaLaunchConfig_t c = {};
-	cudaLaunchAttribute pdl = {};
+	cudaLaunchAttribute attr[2] = {};
 	cudaError_t e = cudaSuccess;
 
 	if (!d.grid.x || !d.grid.y || !d.grid.z)
@@ -150,14 +207,24 @@ static int cu_launch(struct be *be, const char *what, struct cu_dim d,
 			(const void *)kernel,
 			cudaFuncAttributeMaxDynamicSharedMemorySize,
 			(int)d.smem);
-	pdl.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-	pdl.val.programmaticStreamSerializationAllowed = 1;
+	if (be->pdl && !be->fresh) {
+		attr[c.numAttrs].id =
+			cudaLaunchAttributeProgrammaticStreamSerialization;
+		attr[c.numAttrs++].val.programmaticStreamSerializationAllowed =
+			1;
+	}
+	if (d.cluster) {
+		attr[c.numAttrs].id = cudaLaunchAttributeClusterDimension;
+		attr[c.numAttrs].val.clusterDim.x = d.cluster;
+		attr[c.numAttrs].val.clusterDim.y = 1;
+		attr[c.numAttrs++].val.clusterDim.z = 1;
+	}
 	c.gridDim = d.grid;
 	c.blockDim = d.block;
 	c.dynamicSmemBytes = d.smem;
 	c.stream = be->stream;
-	c.attrs = &pdl;
-	c.numAttrs = be->pdl ? 1 : 0;
+	c.attrs = attr;
+	be->fresh = 0;
 	if (e == cudaSuccess)
 		e = cudaLaunchKernelEx(&c, kernel, P(args)...);
 	return e == cudaSuccess ? 0 : cu_fail(e, what, err);
@@ -203,22 +270,29 @@ __device__ __forceinline__ __half cu_half(float f)
 }
 
 __device__ __forceinline__ float cu_float(float f) { return f; }
+__device__ __forceinline__ float cu_float(int8_t i) { return (float)i; }
 __device__ __forceinline__ float cu_float(__half f) { return __half2float(f); }
 __device__ __forceinline__ float cu_float(__nv_bfloat16 f)
 {
 	return __bfloat162float(f);
 }
 
-/* Where CU_X16 holds element (r, c) of [m][k].  9 to 64 rows lie in the order
- * in which mma takes them (qw.cuh): [half chunk][tile of 8 rows][lane] of 8
- * inputs; all else row by row. */
-__device__ __forceinline__ size_t x16_at(uint32_t m, uint32_t k, uint32_t r,
+/* Where element (r, c) is then; of a pair from an even c on, the other is
+ * behind it. */
+__device__ __forceinline__ size_t x16_at(struct cu_x16_form f, uint32_t r,
 					 uint32_t c)
 {
-	uint32_t tiles = m <= 16 ? 2 : m <= 32 ? 4 : 8;
+	if (f.rows) {
+		/* the pieces of a row are swizzled */
+		uint32_t piece = c % 64 / 32 * 4 + c % 8 / 2;
 
-	if (m <= 8 || m > 64)
-		return (size_t)r * k + c;
+		return ((size_t)(c / 64) * f.rows + r) * 64 +
+		       (piece ^ r % 8) * 8 + c % 32 / 8 * 2 + c % 2;
+	}
+	if (f.m <= 8 || f.m > 64)
+		return (size_t)r * f.k + c;
+	uint32_t tiles = f.m <= 16 ? 2 : f.m <= 32 ? 4 : 8;
+
 	return ((((size_t)(c / 32) * tiles + r / 8) * 8 + r % 8) * 4 +
 		c % 32 / 8) * 8 + c % 8;
 }

@@ -64,12 +64,20 @@ const __half *cu_x16_find(const struct be *be, const struct be_mat *x,
 	return NULL;
 }
 
+struct cu_x16_form cu_x16_form(const struct be *be, uint32_t m, uint32_t k)
+{
+	uint32_t rows = m <= 16 ? 16 : m <= 32 ? 32 : m <= 64 ? 64
+				: cu_div_up(m, 256) * 256;
+
+	return { m, k, be->wgmma && m > 8 && k % 64 == 0 ? rows : 0 };
+}
+
 __half *cu_x16_room(struct be *be, const struct be_mat *x, uint64_t order,
 		    struct err *err)
 {
 	uint32_t m = x->rows;
 	size_t rows = m <= 8 ? 8 : m <= 16 ? 16 : m <= 32 ? 32
-					       : (size_t)(m + 63) / 64 * 64;
+				 : m <= 64 ? 64 : cu_div_up(m, 256) * 256;
 	size_t had = be->size[CU_X16];
 	cudaError_t e = cudaSuccess;
 	void *p;
@@ -168,6 +176,7 @@ static void cu_close(struct be *be)
 	if (be->stream)
 		(void)cudaStreamSynchronize(be->stream);
 	cu_blas_close(be->blas);
+	cu_ring_close(be->ring);
 	for (int i = 0; i < CU_SCRATCHES; i++)
 		cudaFree(be->scratch[i]);
 	if (be->stream)
@@ -181,11 +190,16 @@ static void fill(struct be *be, const struct cudaDeviceProp *p)
 	be->sms = p->multiProcessorCount;
 	be->smem = p->sharedMemPerBlockOptin;
 	be->pdl = be->cc >= 90;
+}
+
+static void describe(struct be *be, const struct cudaDeviceProp *p)
+{
 	snprintf(be->text, sizeof(be->text),
 		 "%.80s (GPU %d, sm_%d, %d multiprocessors, %zu MiB), %s",
 		 p->name, be->device, be->cc, be->sms,
 		 (size_t)p->totalGlobalMem >> 20,
-		 be->generic ? "generic kernels" : "mma kernels");
+		 be->generic ? "generic kernels" :
+		 be->wgmma ? "mma and wgmma kernels" : "mma kernels");
 }
 
 static int cu_open(const struct be_open *how, struct be **out, struct err *err)
@@ -207,6 +221,7 @@ static int cu_open(const struct be_open *how, struct be **out, struct err *err)
 		err_set(err, ERR_RESOURCE, "not enough memory");
 		goto out;
 	}
+	be->threads = how->threads;
 	be->generic = how->kernel && !strcmp(how->kernel, "generic");
 	if (pick(how->device, &be->device, &prop, err))
 		goto out;
@@ -217,6 +232,8 @@ static int cu_open(const struct be_open *how, struct be **out, struct err *err)
 			cudaGetErrorString(cudaGetLastError()));
 		goto out;
 	}
+	be->wgmma = !how->kernel && cu_wgmma_there(be);
+	describe(be, &prop);
 	*out = be;
 	ret = 0;
 out:
@@ -228,6 +245,17 @@ out:
 static const char *cu_describe(const struct be *be)
 {
 	return be->text;
+}
+
+static int api_avail(struct be *be, uint64_t *bytes, struct err *err)
+{
+	size_t avail = 0, total = 0;
+
+	(void)be;
+	CU_TRY(cudaMemGetInfo(&avail, &total), "asking for the free memory",
+	       err);
+	*bytes = avail;
+	return 0;
 }
 
 static int api_alloc(struct be *be, size_t bytes, void **p, struct err *err)
@@ -253,11 +281,18 @@ static int copy(struct be *be, void *dst, const void *src, size_t bytes,
 	return 0;
 }
 
+/* From here on the ring is worth its threads. */
+#define LARGE ((size_t)1 << 20)
+
 static int api_put(struct be *be, void *dst, const void *src, size_t bytes,
 		   struct err *err)
 {
 	cu_wrote_bytes(be, dst, bytes);
-	return copy(be, dst, src, bytes, cudaMemcpyHostToDevice, err);
+	if (bytes < LARGE)
+		return copy(be, dst, src, bytes, cudaMemcpyHostToDevice, err);
+	if (cu_upload(be, dst, src, bytes, err))
+		return -1;
+	return copy(be, NULL, NULL, 0, cudaMemcpyHostToDevice, err);
 }
 
 static int api_get(struct be *be, void *dst, const void *src, size_t bytes,
@@ -275,11 +310,13 @@ extern "C" const struct be_api *be_plugin(void)
 	static const struct be_api api = {
 		BE_ABI, sizeof(struct be_api), "cuda",
 		cu_open, cu_close, cu_describe,
-		api_alloc, api_free, api_put, api_get,
+		api_avail, api_alloc, api_free, api_put, api_get,
 		cu_gemm, cu_gather,
-		cu_qw_new, cu_qw_free, cu_qw_kernel, cu_qgemm,
-		cu_embed, cu_rmsnorm, cu_rope, cu_attend, cu_swiglu, cu_add,
+		cu_qw_new, cu_qw_pack, cu_qw_free, cu_qw_kernel, cu_qgemm,
+		cu_embed, cu_rmsnorm, cu_store, cu_attend, cu_swiglu, cu_add,
+		cu_topk,
 		cu_syrk, cu_factor, cu_grid, cu_sweep, cu_refine,
+		cu_step_new, cu_step_free, cu_step,
 	};
 
 	return &api;

@@ -1,7 +1,8 @@
 /* gemm.cu - C = alpha A op(B) + beta C for dense matrices.
  *
  *	rows of A   B            kernel
- *	1..8        [n][k]       dot: B is read once, f32 arithmetic
+ *	1..8        [n][k]       dots: B is read once, f32 arithmetic
+ *	9..         16 bits      wgmma, where there is: A rounded to f16
  *	any         any          tiles of 64 x 64 through shared memory, f32
  *	9.., large  F32          cuBLAS sgemm, where it opens
  *	9.., large  F16          cuBLAS, A rounded to f16, sums in f32
@@ -11,6 +12,7 @@
  * needs the driver alone.  Its sums have a fixed order for one shape on one
  * device, as long as one stream uses a handle. */
 #include "cu.cuh"
+#include "dots.cuh"
 
 #include <dlfcn.h>
 #include <new>
@@ -127,84 +129,25 @@ int cu_gemm_f16(struct be *be, const __half *x, const __half *w,
 
 /* ---- few rows ---- */
 
-#define DOT_WARPS 8
-
-struct dot_arg {
-	const void *b;
-	const float *a;
-	float *c;
-	size_t lda, ldb, ldc;
-	uint32_t m, n, k;
-	float alpha, beta;
-};
-
-/* Elements of a 16-byte vector of B, widened. */
-template <class T> struct vec {
-	static constexpr int N = 16 / sizeof(T);
-	float f[N];
-
-	__device__ __forceinline__ explicit vec(const T *p)
-	{
-		uint4 raw = __ldcs((const uint4 *)p);
-		const T *t = (const T *)&raw;
-
-#pragma unroll
-		for (int i = 0; i < N; i++)
-			f[i] = cu_float(t[i]);
-	}
-};
-
-/* A warp per output.  VEC: rows of B and A start on 16 bytes. */
-template <class T, int M, bool VEC>
-__global__ void dot_kernel(const struct dot_arg d)
+/* A warp per output, for rows that start anywhere. */
+template <class T> __global__ void dot_kernel(const struct dot_arg d)
 {
 	const uint32_t n = blockIdx.x * DOT_WARPS + threadIdx.x / 32;
 	const uint32_t lane = threadIdx.x % 32;
-	float acc[M] = {};
+	float acc[DOT_ROWS] = {};
 
 	cu_next();
 	cu_wait();
 	if (n >= d.n)
 		return;
 	const T *row = (const T *)d.b + n * d.ldb;
-	if (VEC) {
-		constexpr int V = vec<T>::N;
-		uint32_t k = lane * V;
-
-#pragma unroll 4
-		for (; k + V <= d.k; k += 32 * V) {
-			vec<T> w(row + k);
-
+	for (uint32_t k = lane; k < d.k; k += 32)
 #pragma unroll
-			for (int m = 0; m < M; m++)
+		for (int m = 0; m < DOT_ROWS; m++)
+			if ((uint32_t)m < d.m)
+				acc[m] += cu_float(row[k]) * d.a[m * d.lda + k];
 #pragma unroll
-				for (int i = 0; i < V; i += 4) {
-					if ((uint32_t)m >= d.m)
-						break;
-					float4 x = *(const float4 *)(d.a +
-						m * d.lda + k + i);
-
-					acc[m] += x.x * w.f[i];
-					acc[m] += x.y * w.f[i + 1];
-					acc[m] += x.z * w.f[i + 2];
-					acc[m] += x.w * w.f[i + 3];
-				}
-		}
-		for (; k < d.k; k++) /* the last, in one lane */
-			for (int m = 0; m < M; m++)
-				if ((uint32_t)m < d.m)
-					acc[m] += cu_float(row[k]) *
-						  d.a[m * d.lda + k];
-	} else {
-		for (uint32_t k = lane; k < d.k; k += 32)
-#pragma unroll
-			for (int m = 0; m < M; m++)
-				if ((uint32_t)m < d.m)
-					acc[m] += cu_float(row[k]) *
-						  d.a[m * d.lda + k];
-	}
-#pragma unroll
-	for (int m = 0; m < M; m++) {
+	for (int m = 0; m < DOT_ROWS; m++) {
 		float s = d.alpha * cu_warp_sum(acc[m]);
 		float *c = d.c + m * d.ldc + n;
 
@@ -216,15 +159,17 @@ __global__ void dot_kernel(const struct dot_arg d)
 template <class T>
 static int dot(struct be *be, const struct dot_arg *d, struct err *err)
 {
-	struct cu_dim dim = { dim3(cu_div_up(d->n, DOT_WARPS)),
-			      dim3(DOT_WARPS * 32), 0 };
 	int v = (uintptr_t)d->a % 16 == 0 && (uintptr_t)d->b % 16 == 0 &&
-		d->lda % 4 == 0 && d->ldb * sizeof(T) % 16 == 0;
+		d->lda % 4 == 0 && d->ldb * sizeof(T) % 16 == 0 &&
+		d->k >= vec<T>::N;
+	int rows = v ? 4 : 1;
+	struct cu_dim dim = { dim3(cu_div_up(d->n, DOT_WARPS * rows)),
+			      dim3(DOT_WARPS * 32), 0 };
 	void (*fn)(const struct dot_arg) =
-		d->m == 1 ? (v ? dot_kernel<T, 1, true>
-			       : dot_kernel<T, 1, false>)
-			  : (v ? dot_kernel<T, 8, true>
-			       : dot_kernel<T, 8, false>);
+		!v ? dot_kernel<T>
+		: d->m == 1 ? dots_kernel<T, 1, 4, 4>
+		: d->m <= 4 ? dots_kernel<T, 4, 4, 2>
+			    : dots_kernel<T, DOT_ROWS, 4, 1>;
 
 	return cu_launch(be, "gemm", dim, err, fn, *d);
 }
@@ -432,14 +377,18 @@ static int by_dots(struct be *be, const struct be_gemm *g, struct err *err)
 int cu_gemm(struct be *be, const struct be_gemm *g, struct err *err)
 {
 	struct cu_sgemm s;
+	int ret;
 
 	if (be_shape_gemm(g, err))
 		return -1;
 	if (!g->c->rows || !g->c->cols)
 		return 0;
 	cu_wrote(be, g->c);
-	if (g->trans_b && g->c->rows <= 8)
+	if (g->trans_b && g->c->rows <= DOT_ROWS)
 		return by_dots(be, g, err);
+	ret = cu_wgmma_gemm(be, g, err);
+	if (ret <= 0)
+		return ret;
 	if (!large(g->c->rows, g->c->cols, g->a->cols))
 		return by_tiles(be, g, err);
 	s = { (const float *)g->a->p, (const float *)g->b->p, (float *)g->c->p,

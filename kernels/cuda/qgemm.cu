@@ -3,6 +3,7 @@
  *
  *	rows      kernel
  *	1..8      mma, one tile of 8 rows (qgemv.cu)
+ *	9..       wgmma, where there is (qwgmma.cu); elsewhere
  *	9..96     mma, 2, 4 or 8 tiles: 64 rows for each reading of the weight
  *	more      dequantized to f16, then cuBLAS; without cuBLAS 64 rows at a
  *	          time as above
@@ -197,18 +198,18 @@ int cu_qgemm_few(struct be *be, const struct qmma_arg *a, uint32_t unit,
 
 /* ---- activations as f16 ---- */
 
-__global__ void x16_kernel(const float *x, size_t ld, uint32_t m, uint32_t k,
+__global__ void x16_kernel(const float *x, size_t ld, struct cu_x16_form form,
 			   const uint32_t *perm, __half *out)
 {
 	uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
 
 	cu_next();
 	cu_wait();
-	if (c >= k)
+	if (c >= form.k)
 		return;
 	uint32_t from = perm ? perm[c] : c;
-	for (uint32_t r = blockIdx.y; r < m; r += gridDim.y)
-		out[x16_at(m, k, r, c)] = cu_half(x[r * ld + from]);
+	for (uint32_t r = blockIdx.y; r < form.m; r += gridDim.y)
+		out[x16_at(form, r, c)] = cu_half(x[r * ld + from]);
 }
 
 int cu_x16(struct be *be, const struct be_mat *x, const uint32_t *perm,
@@ -225,8 +226,8 @@ int cu_x16(struct be *be, const struct be_mat *x, const uint32_t *perm,
 	to = cu_x16_room(be, x, order, err);
 	*out = to;
 	return to ? cu_launch(be, "qgemm", d, err, x16_kernel,
-			      (const float *)x->p, (size_t)x->ld, x->rows,
-			      x->cols, perm, to) : -1;
+			      (const float *)x->p, (size_t)x->ld,
+			      cu_x16_form(be, x->rows, x->cols), perm, to) : -1;
 }
 
 /* ---- the weight as f16 ---- */
@@ -388,6 +389,8 @@ const char *cu_qw_kernel(const struct be *be, const struct be_qw *w, uint32_t m)
 {
 	static const char *const few[] = { "mma-b2", "mma-b3", "mma-b4",
 					   "mma-b8" };
+	static const char *const wgmma[] = { "wgmma-b2", "wgmma-b3", "wgmma-b4",
+					     "wgmma-b8" };
 	static const char *const many[] = {
 		"dequant-b2+cublas", "dequant-b3+cublas", "dequant-b4+cublas",
 		"dequant-b8+cublas",
@@ -396,6 +399,8 @@ const char *cu_qw_kernel(const struct be *be, const struct be_qw *w, uint32_t m)
 
 	if (w->why)
 		return w->why;
+	if (be->wgmma && m > 8)
+		return wgmma[i];
 	/* opening cuBLAS changes nothing that can be seen but be->blas */
 	if (m >= DENSE_FROM && cu_blas_there(const_cast<struct be *>(be)))
 		return many[i];
@@ -449,6 +454,8 @@ int cu_qgemm(struct be *be, const struct be_mat *x, const struct be_qw *w,
 	cu_wrote(be, y);
 	if (w->why)
 		return run_generic(be, x, w, y, err);
+	if (be->wgmma && x->rows > 8)
+		return cu_qwgmma(be, x, w, y, err);
 	if (x->rows >= DENSE_FROM && cu_blas_there(be))
 		return run_dense(be, x, w, y, err);
 	for (uint32_t r = 0; r < x->rows; r += 64) {

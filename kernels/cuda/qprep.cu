@@ -1,9 +1,13 @@
-/* qprep.cu - a neutral layer becomes a weight on the GPU.
+/* qprep.cu - a layer becomes a weight on the GPU.
  *
  * Inputs are sorted by group (a stable sort, so that order without act-order
- * is kept), codes go up one byte each and are packed there into the layout of
- * qw.cuh.  What that layout cannot hold stays as it is, for the generic
- * kernel; `why` then names the reason. */
+ * is kept), and codes are packed on the device into the layout of qw.cuh: from
+ * the words of a file as they stand there (cu_qw_pack), or from the neutral
+ * layer, a byte a code (cu_qw_new).  What that layout cannot hold stays a
+ * neutral layer, for the generic kernel; `why` then names the reason.
+ *
+ * cu_qw_pack moves each byte of a file once over the bus and waits for
+ * nothing: while one weight travels, the host reads the next. */
 #include "qw.cuh"
 
 #include <new>
@@ -14,11 +18,8 @@
 #define PIECE ((size_t)64 << 20)
 
 /* What the mma kernels take, or why they do not. */
-static const char *unfit(const struct be *be, const struct ql *ql)
+static const char *unfit(const struct be *be, const struct ql_spec *s)
 {
-	const struct ql_spec *s = &ql->spec;
-	size_t n = (size_t)s->out * s->groups;
-
 	if (be->generic)
 		return "generic";
 	if (s->bits != 2 && s->bits != 3 && s->bits != 4 && s->bits != 8)
@@ -29,6 +30,14 @@ static const char *unfit(const struct be *be, const struct ql *ql)
 		return "generic (inputs not a multiple of 64)";
 	if (s->group_size % 32 || s->in % s->group_size)
 		return "generic (group size not a multiple of 32)";
+	return NULL;
+}
+
+static const char *scales_unfit(const struct ql *ql)
+{
+	const struct ql_spec *s = &ql->spec;
+	size_t n = (size_t)s->out * s->groups;
+
 	for (size_t i = 0; i < n; i++) {
 		float f = ql->scale[i];
 
@@ -42,9 +51,9 @@ static const char *unfit(const struct be *be, const struct ql *ql)
 
 /* perm such that group_of[perm[c]] rises; *sorted: it is 0, 1, 2...  1 when a
  * group has not group_size members. */
-static int sort_inputs(const struct ql *ql, uint32_t *perm, int *sorted)
+static int sort_inputs(const struct ql_spec *s, const uint32_t *group_of,
+		       uint32_t *perm, int *sorted)
 {
-	const struct ql_spec *s = &ql->spec;
 	uint32_t *next = (uint32_t *)calloc(s->groups, sizeof(*next));
 	int uneven = !next;
 
@@ -52,7 +61,7 @@ static int sort_inputs(const struct ql *ql, uint32_t *perm, int *sorted)
 		next[g] = g * s->group_size;
 	*sorted = 1;
 	for (uint32_t k = 0; k < s->in && !uneven; k++) {
-		uint32_t g = ql->group_of[k], c = next[g]++;
+		uint32_t g = group_of[k], c = next[g]++;
 
 		if (c >= (g + 1) * s->group_size)
 			uneven = 1;
@@ -67,7 +76,8 @@ static int sort_inputs(const struct ql *ql, uint32_t *perm, int *sorted)
 /* ---- packing ---- */
 
 struct pack_arg {
-	const uint8_t *code; /* [rows][in] of this piece */
+	const uint8_t *code; /* [rows][in] of this piece; NULL: */
+	const uint32_t *from;/* [in * bits / 32][rows] */
 	const uint32_t *perm;
 	uint32_t *word;      /* of its first strip */
 	uint32_t rows, in, chunks, strips;
@@ -81,6 +91,19 @@ static __device__ __forceinline__ void place(int bits, int j, int p, int e,
 	*word = bits == 4 ? j : bits == 8 ? 2 * j + p / 2 : j / 2;
 	*bit = 16 * e + (bits == 4 ? 4 * p : bits == 8 ? 8 * (p % 2)
 						: 2 * (4 * (j % 2) + p));
+}
+
+/* Code k of the stream in column n. */
+static __device__ __forceinline__ uint32_t stream_at(const struct pack_arg &a,
+						     uint32_t n, uint32_t k)
+{
+	const uint32_t bit = k * a.bits, at = bit % 32;
+	const uint32_t *w = a.from + (size_t)(bit / 32) * a.rows + n;
+	uint32_t v = __ldg(w) >> at;
+
+	if (at + a.bits > 32)
+		v |= __ldg(w + a.rows) << (32 - at);
+	return v & ((1u << a.bits) - 1);
 }
 
 /* A warp per chunk of a strip. */
@@ -102,11 +125,16 @@ __global__ void pack_kernel(const struct pack_arg a)
 			     2 * (p / 2) + e;
 		uint32_t v = 0;
 
+		if (a.perm)
+			k = a.perm[k];
 		if (n < a.rows)
-			v = a.code[(size_t)n * a.in + (a.perm ? a.perm[k] : k)];
+			v = a.code ? a.code[(size_t)n * a.in + k]
+				   : stream_at(a, n, k);
 		place(a.bits, j, p, e, &word, &bit);
 		if (a.bits == 3) {
-			w[2] |= (v >> 2 & 1) << (4 * j + p + 16 * e);
+			w[2] |= (v >> 2 & 1) << (8 * (j % 2) +
+							 4 * (j / 2) + p +
+							 16 * e);
 			v &= 3;
 		}
 #pragma unroll
@@ -144,7 +172,7 @@ static int pack(struct be *be, const struct ql *ql, struct be_qw *w,
 		uint32_t rows = s->out - at * 16 < n * 16 ? s->out - at * 16
 							  : n * 16;
 		struct pack_arg a = {
-			(const uint8_t *)piece, w->perm,
+			(const uint8_t *)piece, NULL, w->perm,
 			w->word + (size_t)at * w->chunks * 32 * s->bits,
 			rows, s->in, w->chunks, n, s->bits,
 		};
@@ -233,14 +261,13 @@ static uint64_t hash(const uint32_t *perm, uint32_t n)
 	return h ? h : 1;
 }
 
-/* The mma layout; perm is NULL where inputs are in order. */
-static int make_mma(struct be *be, const struct ql *ql, const uint32_t *perm,
-		    struct be_qw *w, struct err *err)
+/* The places of the mma layout in one allocation; perm is NULL where inputs are
+ * in order. */
+static int place_mma(struct be_qw *w, const uint32_t *perm, int sym,
+		     struct err *err)
 {
 	const struct ql_spec *s = &w->spec;
-	int sym = centred(ql), ret = -1;
 	size_t words, pairs;
-	uint32_t *host = NULL;
 	char *p;
 
 	w->unit = s->group_size % 128 ? 32 : 128;
@@ -252,7 +279,7 @@ static int make_mma(struct be *be, const struct ql *ql, const uint32_t *perm,
 	pairs = round64((size_t)w->strips * w->units * 8 * 4);
 	if (cu_alloc(words + pairs * (sym ? 1 : 2) + (perm ? s->in * 4u : 0),
 		     "a quantized weight", &w->mem, err))
-		goto out;
+		return -1;
 	p = (char *)w->mem;
 	w->word = (uint32_t *)p;
 	w->scale = (uint32_t *)(p + words);
@@ -265,28 +292,156 @@ static int make_mma(struct be *be, const struct ql *ql, const uint32_t *perm,
 		w->perm = (uint32_t *)p;
 		w->order = hash(perm, s->in);
 	}
-	host = (uint32_t *)malloc(pairs);
-	if (!host) {
-		err_set(err, ERR_RESOURCE, "not enough memory: %zu bytes",
-			pairs);
-		goto out;
-	}
+	return 0;
+}
+
+static int make_mma(struct be *be, const struct ql *ql, const uint32_t *perm,
+		    struct be_qw *w, struct err *err)
+{
+	size_t pairs;
+	uint32_t *host;
+	int ret = -1;
+
+	if (place_mma(w, perm, centred(ql), err))
+		return -1;
 	pairs = (size_t)w->strips * w->units * 8 * 4;
+	host = (uint32_t *)malloc(pairs);
+	if (!host)
+		return err_set(err, ERR_RESOURCE,
+			       "not enough memory: %zu bytes", pairs);
 	pair_up(w, ql->scale, w->bf16, host);
 	if (up(be, w->scale, host, pairs, err))
 		goto out;
-	if (!sym) {
+	if (w->zero) {
 		pair_up(w, ql->zero, 0, host);
 		if (up(be, w->zero, host, pairs, err))
 			goto out;
 	}
-	if (perm && up(be, w->perm, perm, s->in * 4u, err))
+	if (perm && up(be, w->perm, perm, w->spec.in * 4u, err))
 		goto out;
 	ret = pack(be, ql, w, err);
 out:
 	free(host);
 	return ret;
 }
+
+/* ---- from a file ---- */
+
+struct pair_arg {
+	const uint16_t *from; /* [groups][out] */
+	uint32_t *to;
+	uint32_t count, units, unit, out, group_size;
+	int whole;            /* numbers, to become f16 */
+};
+
+static __device__ __forceinline__ uint32_t pair_half(const struct pair_arg &a,
+						     uint32_t group, uint32_t n)
+{
+	uint16_t v;
+
+	if (n >= a.out)
+		return 0;
+	v = a.from[(size_t)group * a.out + n];
+	return a.whole ? __half_as_ushort(__ushort2half_rn(v)) : v;
+}
+
+/* pair_up, on the device. */
+__global__ void pair_kernel(const struct pair_arg a)
+{
+	const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+	const uint32_t u = i / 8 % a.units, n = i / 8 / a.units * 16 + i % 8;
+
+	cu_wait();
+	if (i >= a.count)
+		return;
+	const uint32_t group = u * a.unit / a.group_size;
+
+	a.to[i] = pair_half(a, group, n) | pair_half(a, group, n + 8) << 16;
+}
+
+static int send_pairs(struct be *be, const struct be_qw *w, const void *from,
+		      uint32_t *to, struct err *err)
+{
+	const struct ql_spec *s = &w->spec;
+	size_t bytes = (size_t)s->groups * s->out * 2;
+	struct pair_arg a = { NULL, to, w->strips * w->units * 8, w->units,
+			      w->unit, s->out, s->group_size, to == w->zero };
+	void *p;
+
+	if (cu_scratch_get(be, CU_DENSE, bytes, &p, err) ||
+	    cu_upload(be, p, from, bytes, err))
+		return -1;
+	a.from = (const uint16_t *)p;
+	return cu_launch(be, "scales", { dim3(cu_div_up(a.count, 256)),
+					 dim3(256), 0 }, err, pair_kernel, a);
+}
+
+static int send_words(struct be *be, const struct ql_packed *q,
+		      const struct be_qw *w, struct err *err)
+{
+	const struct ql_spec *s = &w->spec;
+	size_t bytes = (size_t)s->in / 32 * s->bits * s->out * 4;
+	struct pack_arg a = { NULL, NULL, w->perm, w->word, s->out, s->in,
+			      w->chunks, w->strips, s->bits };
+	void *p;
+
+	if (cu_scratch_get(be, CU_DENSE, bytes, &p, err) ||
+	    cu_upload(be, p, q->words, bytes, err))
+		return -1;
+	a.from = (const uint32_t *)p;
+	return cu_launch(be, "packing",
+			 { dim3(cu_div_up((uint64_t)w->strips * w->chunks, 8)),
+			   dim3(256), 0 }, err, pack_kernel, a);
+}
+
+static int fill_mma(struct be *be, const struct ql_packed *q,
+		    const uint32_t *perm, struct be_qw *w, struct err *err)
+{
+	if (place_mma(w, perm, !q->zeros || q->spec.sym, err) ||
+	    (perm && cu_upload(be, w->perm, perm, w->spec.in * 4u, err)) ||
+	    send_words(be, q, w, err) ||
+	    send_pairs(be, w, q->scales, w->scale, err))
+		return -1;
+	return w->zero ? send_pairs(be, w, q->zeros, w->zero, err) : 0;
+}
+
+int cu_qw_pack(struct be *be, const struct ql_packed *q, struct be_qw **out,
+	       struct err *err)
+{
+	const struct ql_spec *s = &q->spec;
+	struct be_qw *w = NULL;
+	uint32_t *perm = NULL;
+	int sorted = 1, ret = -1;
+
+	*out = NULL;
+	if (be_shape_packed(q, err))
+		return -1;
+	if (unfit(be, s) || s->scale_type == DT_F32)
+		return 1;
+	w = new (std::nothrow) struct be_qw();
+	perm = (uint32_t *)malloc(s->in * sizeof(*perm));
+	if (!w || !perm) {
+		err_set(err, ERR_RESOURCE, "not enough memory");
+		goto out;
+	}
+	w->spec = *s;
+	if (sort_inputs(s, q->group_of, perm, &sorted)) {
+		ret = 1;
+		goto out;
+	}
+	ret = fill_mma(be, q, sorted ? NULL : perm, w, err);
+	be->fresh = 1;
+	if (ret)
+		goto out;
+	*out = w;
+	w = NULL;
+out:
+	cu_qw_free(be, w);
+	free(perm);
+	return ret;
+}
+
+/* ---- what mma does not take ---- */
 
 /* The neutral layer as it is. */
 static int make_generic(struct be *be, const struct ql *ql, struct be_qw *w,
@@ -339,8 +494,10 @@ int cu_qw_new(struct be *be, const struct ql *ql, struct be_qw **out,
 		goto out;
 	}
 	w->spec = ql->spec;
-	w->why = unfit(be, ql);
-	if (!w->why && sort_inputs(ql, perm, &sorted))
+	w->why = unfit(be, &ql->spec);
+	if (!w->why)
+		w->why = scales_unfit(ql);
+	if (!w->why && sort_inputs(&ql->spec, ql->group_of, perm, &sorted))
 		w->why = "generic (groups of uneven size)";
 	if (w->why ? make_generic(be, ql, w, err)
 		   : make_mma(be, ql, sorted ? NULL : perm, w, err))

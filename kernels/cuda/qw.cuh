@@ -20,10 +20,17 @@
  *	4 bits  word j,            b = 4 p
  *	8 bits  word 2 j + p / 2,  b = 8 (p % 2)
  *	2 bits  word j / 2,        b = 2 (4 (j % 2) + p)
- *	3 bits  bits 0 and 1 as 2 bits; bit 2 of the code in word 2, b = 4 j + p
+ *	3 bits  bits 0 and 1 as 2 bits; bit 2 of the code in word 2,
+ *	        b = 8 (j % 2) + 4 (j / 2) + p
  *
- * A code becomes a half by or-ing it into 0x6400 = 1024 (a code at bit s of
- * the half counts 2^s) and taking 1024 + zero off, exactly.
+ * A code becomes a half by or-ing it into the mantissa of a power of two and
+ * taking that and the zero off, exactly.  With 4 bits a code at bits 0 to 3 of
+ * its half counts ones beside 1024, one at bits 4 to 7 ones beside 64.  With
+ * other widths the power is 1024, and a code at bit s counts 2^s.
+ *
+ * As bytes (step.cu): with 4 bits the low nibbles of a word are row g at the
+ * inputs k0, k2, k1, k3 and the high ones row g + 8; the other layouts give
+ * four codes of a row with a mask and a shift too.
  *
  * Scales and zeros stand per unit of 128 or 32 inputs (a longer group repeats
  * its own): [strip][unit][g] of pairs (row g, row g + 8) of 16 bits. */
@@ -126,8 +133,9 @@ __device__ __forceinline__ uint32_t as_u32(__half2 h)
 	return *reinterpret_cast<uint32_t *>(&h);
 }
 
-/* What register p adds to take 1024 and the zero off; the pair z holds the
- * zeros of rows g and g + 8.  All of these are whole and below 2048: exact. */
+/* What register p adds to take the power of two and the zero off; the pair z
+ * holds the zeros of rows g and g + 8.  All of these are whole and below 2048:
+ * exact. */
 template <int BITS> struct zeros {
 	__half2 off[4];
 
@@ -139,9 +147,11 @@ template <int BITS> struct zeros {
 #pragma unroll
 		for (int p = 0; p < 4; p++) {
 			/* the code of register p counts 2^s */
-			int s = BITS == 4 ? 4 * (p % 2) : BITS == 2 ? 2 * p : 0;
+			int s = BITS == 2 ? 2 * p : 0;
+			float base = BITS != 4 ? 1024.f / (1 << s)
+					       : p % 2 ? 64.f : 1024.f;
 
-			off[p] = __hsub2(__float2half2_rn(-1024.f / (1 << s)),
+			off[p] = __hsub2(__float2half2_rn(-base),
 					 p % 2 ? hi : lo);
 		}
 	}
@@ -159,8 +169,8 @@ __device__ __forceinline__ void frag_expand(const frag<BITS> &f, int j,
 		if constexpr (BITS == 4) {
 			uint32_t w = f.w[j] >> 8 * (p / 2);
 
-			a[p] = and_or(w, p % 2 ? 0x00f000f0 : 0x000f000f,
-				      magic);
+			a[p] = p % 2 ? and_or(w, 0x00f000f0, 0x54005400)
+				     : and_or(w, 0x000f000f, magic);
 		} else if constexpr (BITS == 8) {
 			uint32_t w = f.w[2 * j + p / 2] >> 8 * (p % 2);
 
@@ -171,14 +181,14 @@ __device__ __forceinline__ void frag_expand(const frag<BITS> &f, int j,
 			a[p] = and_or(w, 0x00030003 << 2 * p, magic);
 		} else {
 			uint32_t w = f.w[j / 2] >> 2 * (4 * (j % 2) + p);
-			int b = 4 * j + p;
+			int b = 8 * (j % 2) + 4 * (j / 2) + p;
 			uint32_t h = b < 2 ? f.w[2] << (2 - b)
 					   : f.w[2] >> (b < 2 ? 0 : b - 2);
 
 			a[p] = and_or(h, 0x00040004, magic);
 			a[p] = and_or(w, 0x00030003, a[p]);
 		}
-		int s = BITS == 4 ? 4 * (p % 2) : BITS == 2 ? 2 * p : 0;
+		int s = BITS == 2 ? 2 * p : 0;
 
 		a[p] = s ? as_u32(__hfma2(as_half2(a[p]),
 					  __float2half2_rn(1.f / (1 << s)),
@@ -406,6 +416,9 @@ int cu_qgemv(struct be *be, const struct qmma_arg *a, uint32_t unit,
 /* Up to 64 rows. */
 int cu_qgemm_few(struct be *be, const struct qmma_arg *a, uint32_t unit,
 		 struct err *err);
+/* 9 rows and more, on a device with wgmma. */
+int cu_qwgmma(struct be *be, const struct be_mat *x, const struct be_qw *w,
+	      struct be_mat *y, struct err *err);
 /* The weight as f16 [out][in], columns in the order of perm. */
 int cu_dequant(struct be *be, const struct be_qw *w, __half *out,
 	       struct err *err);

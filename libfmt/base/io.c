@@ -131,6 +131,35 @@ int io_view(struct src *s, uint64_t off, uint64_t len, const void **out,
 	return 0;
 }
 
+int io_peek(struct src *s, uint64_t off, uint64_t len, void *to,
+	    struct err *err)
+{
+	const void *at;
+	uint64_t n = 0;
+
+	if (s->server || off > s->size || len > s->size - off) {
+		if (io_view(s, off, len, &at, err))
+			return -1;
+		memcpy(to, at, (size_t)len);
+		return 0;
+	}
+	while (n < len) {
+		ssize_t r = pread(s->fd, (char *)to + n, (size_t)(len - n),
+				  (off_t)(off + n));
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return err_errno(err, ERR_INPUT, "%s: cannot read",
+					 s->path);
+		if (r == 0)
+			return err_set(err, ERR_INPUT, "%s: it has become "
+				       "shorter", s->path);
+		n += (uint64_t)r;
+	}
+	return 0;
+}
+
 void io_forget(struct src *s, uint64_t off, uint64_t len)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);

@@ -41,6 +41,12 @@ bool io_is_local(const struct src *s);
 int io_view(struct src *s, uint64_t off, uint64_t len, const void **out,
 	    struct err *err);
 
+/* A copy of len bytes at off.  Of a local file they are read, not mapped: a few
+ * bytes here and there cost less so, as a page that is touched brings its
+ * neighbours along. */
+int io_peek(struct src *s, uint64_t off, uint64_t len, void *to,
+	    struct err *err);
+
 /* The next views of a local file are small and far apart, so that what lies
  * around them is not worth reading; false: as usual. */
 void io_scattered(struct src *s, bool on);
@@ -67,6 +73,9 @@ void io_forget(struct src *s, uint64_t off, uint64_t len);
 int io_read_file(const char *path, uint64_t limit, char **data, size_t *len,
 		 struct err *err);
 
+/* The CRC-32 of zip archives, of what `crc` is the sum of (0: nothing) and n
+ * bytes more. */
+uint32_t io_crc32(uint32_t crc, const void *p, size_t n);
 /* Inflate n bytes of raw deflate data (RFC 1951) to exactly `size` bytes;
  * less, more, or bytes behind its end are ERR_INPUT. */
 int io_inflate(const void *from, uint64_t n, void *to, uint64_t size,
@@ -113,7 +122,15 @@ void io_stage_close(struct io_stage *st);
 /* Remove a directory and all in it, never following a symbolic link. */
 int io_remove_tree(const char *path, struct err *err);
 
+/* Give an open file its size, and reserve the blocks where the system can, so
+ * that a write hours later cannot meet a full disk.  ERR_RESOURCE with both
+ * numbers; `where` is any path on that file system. */
+int io_reserve(int fd, const char *where, uint64_t bytes, struct err *err);
+/* A new file in `dir` that has no name, with room for so many bytes reserved:
+ * ERR_RESOURCE with both numbers when there is not.  The caller closes it. */
+int io_scratch(const char *dir, uint64_t bytes, int *fd, struct err *err);
 /* All n bytes at offset off of an open file; any thread. */
+int io_pread(int fd, void *data, uint64_t n, uint64_t off, struct err *err);
 int io_pwrite(int fd, const void *data, uint64_t n, uint64_t off,
 	      struct err *err);
 /* n bytes of `from` to offset off of an open file, in the kernel where the

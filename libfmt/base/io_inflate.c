@@ -13,6 +13,17 @@ static unsigned piece(uint64_t n)
 	return n < UINT_MAX / 2 ? (unsigned)n : UINT_MAX / 2;
 }
 
+uint32_t io_crc32(uint32_t crc, const void *p, size_t n)
+{
+	const uint8_t *at = p;
+
+	for (unsigned part; n; at += part, n -= part) {
+		part = piece(n);
+		crc = (uint32_t)crc32(crc, at, part);
+	}
+	return crc;
+}
+
 int io_inflate(const void *from, uint64_t n, void *to, uint64_t size,
 	       struct err *err)
 {

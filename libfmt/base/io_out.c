@@ -37,13 +37,113 @@ int io_pwrite(int fd, const void *data, uint64_t n, uint64_t off,
 	return 0;
 }
 
+int io_pread(int fd, void *data, uint64_t n, uint64_t off, struct err *err)
+{
+	char *p = data;
+
+	while (n) {
+		size_t want = n < COPY_MAX ? (size_t)n : COPY_MAX;
+		ssize_t r = pread(fd, p, want, (off_t)off);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return err_errno(err, ERR_INPUT, "cannot read");
+		if (r == 0)
+			return err_set(err, ERR_INPUT, "ends too early");
+		p += r;
+		n -= (uint64_t)r;
+		off += (uint64_t)r;
+	}
+	return 0;
+}
+
+int io_reserve(int fd, const char *where, uint64_t bytes, struct err *err)
+{
+	int e;
+
+	do
+		e = posix_fallocate(fd, 0, (off_t)bytes);
+	while (e == EINTR);
+	if (e == ENOSPC || e == EDQUOT)
+		return err_set(err, ERR_RESOURCE, "not enough disk space: "
+			       "%llu bytes are needed, %llu are available",
+			       (unsigned long long)bytes,
+			       (unsigned long long)io_free_space(where));
+	/* not every file system can reserve; the size is set all the same */
+	if (e && ftruncate(fd, (off_t)bytes))
+		return err_errno(err, ERR_OUTPUT, "cannot set the size to "
+				 "%llu bytes", (unsigned long long)bytes);
+	return 0;
+}
+
+/* O_TMPFILE is not everywhere; a name that is removed at once is. */
+static int open_unnamed(const char *dir, struct err *err)
+{
+	int fd = -1;
+	char *path;
+
+#ifdef O_TMPFILE
+	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		return fd;
+#endif
+	path = io_join(dir, ".scratch-XXXXXX", err);
+	if (!path)
+		return -1;
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd < 0)
+		err_errno(err, ERR_OUTPUT, "cannot create a file");
+	else
+		unlink(path);
+	free(path);
+	return fd;
+}
+
+int io_scratch(const char *dir, uint64_t bytes, int *fd, struct err *err)
+{
+	int ret = -1;
+
+	*fd = open_unnamed(dir, err);
+	if (*fd < 0)
+		goto out;
+	/* before blocks are reserved: some systems find out block by block */
+	if (io_free_space(dir) < bytes)
+		err_set(err, ERR_RESOURCE, "not enough disk space: %llu bytes "
+			"are needed, %llu are available",
+			(unsigned long long)bytes,
+			(unsigned long long)io_free_space(dir));
+	else
+		ret = io_reserve(*fd, dir, bytes, err);
+out:
+	if (ret) {
+		if (*fd >= 0)
+			close(*fd);
+		*fd = -1;
+		err_ctx(err, "%s", dir);
+	}
+	return ret;
+}
+
+/* File systems that can share blocks between files (btrfs, XFS) do so where
+ * both places lie alike in their blocks, and the copy begins with one. */
+#define FS_BLOCK 4096
+
 int io_copy_range(struct src *from, uint64_t from_off, uint64_t n, int fd,
 		  uint64_t off, struct err *err)
 {
+	uint64_t head = (from_off ^ off) % FS_BLOCK ? 0 :
+			(FS_BLOCK - off % FS_BLOCK) % FS_BLOCK;
 	const void *p;
 
-	if (io_view(from, from_off, n, &p, err))
+	head = head < n ? head : n;
+	if (io_view(from, from_off, n, &p, err) ||
+	    io_pwrite(fd, p, head, off, err))
 		return -1;
+	p = (const char *)p + head;
+	from_off += head;
+	off += head;
+	n -= head;
 #ifdef __linux__
 	off64_t in = (off64_t)from_off, to = (off64_t)off;
 

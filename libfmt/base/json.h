@@ -77,6 +77,9 @@ int json_get_double(const struct cJSON *obj, const char *key, double *out,
 		    struct err *err);
 int json_get_bool(const struct cJSON *obj, const char *key, bool *out,
 		  struct err *err);
+/* A switch with a third state, which *out holds before: not said. */
+int json_get_switch(const struct cJSON *obj, const char *key, int8_t *out,
+		    struct err *err);
 /* Borrowed from the tree. */
 int json_get_text(const struct cJSON *obj, const char *key, const char **out,
 		  struct err *err);

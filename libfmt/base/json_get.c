@@ -245,6 +245,19 @@ int json_get_bool(const struct cJSON *obj, const char *key, bool *out,
 	return 0;
 }
 
+int json_get_switch(const struct cJSON *obj, const char *key, int8_t *out,
+		    struct err *err)
+{
+	bool b = false;
+
+	if (!member(obj, key))
+		return 0;
+	if (json_get_bool(obj, key, &b, err))
+		return -1;
+	*out = b;
+	return 0;
+}
+
 int json_get_text(const struct cJSON *obj, const char *key, const char **out,
 		  struct err *err)
 {

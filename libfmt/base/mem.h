@@ -39,6 +39,18 @@ struct mem_part {
 };
 void *mem_block(const struct mem_part *part, size_t count, struct err *err);
 
+/* mem_system.c.  Bytes this process may still take: what the machine has free,
+ * within the limits of its control group and of its address space; UINT64_MAX:
+ * unknown. */
+uint64_t mem_available(void);
+/* Bytes of this process that are in memory now, and at most so far, maps of
+ * files included; 0: unknown. */
+uint64_t mem_resident(void);
+uint64_t mem_peak(void);
+/* From here on what is freed goes back to the system at once, and what was
+ * freed before goes now, so that mem_resident follows what is allocated. */
+void mem_give_back(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -18,7 +18,7 @@
  * Files: gguf.c reads, gguf_values.c answers, gguf_write.c writes.
  *
  * Not here: what keys and names mean (llama_gguf.h), blocks (qfmt_gguf.c).
- * Source: gptq-formats(5) section 10.2; ggml's docs/gguf.md and gguf.cpp. */
+ * Source: gptq-formats(5) "GGUF"; ggml's docs/gguf.md and gguf.cpp. */
 #ifndef LIBFMT_CONTAINER_GGUF_H
 #define LIBFMT_CONTAINER_GGUF_H
 

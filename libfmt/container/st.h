@@ -1,6 +1,6 @@
 /* st.h - safetensors files: a validated reader and a planned writer.
  *
- * Reader: every limit of gptq-formats(5) section 1.4 is checked before a
+ * Reader: every limit of gptq-formats(5) "Safetensors" is checked before a
  * tensor is handed out: header at most 100 000 000 bytes and inside the file,
  * strict UTF-8 JSON that begins with '{', known dtypes, products without
  * overflow, offsets in order without hole or overlap, size = shape x type,

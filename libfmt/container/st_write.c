@@ -173,27 +173,6 @@ static int check_space(const struct st_writer *w, const char *where,
 		       (unsigned long long)need, (unsigned long long)have);
 }
 
-/* Reserve the blocks, so that a pour hours later cannot meet a full disk. */
-static int reserve(const struct st_shard *s, struct err *err)
-{
-	uint64_t size = file_size(s);
-	int e;
-
-	do
-		e = posix_fallocate(s->fd, 0, (off_t)size);
-	while (e == EINTR);
-	if (e == ENOSPC || e == EDQUOT)
-		return err_set(err, ERR_RESOURCE, "not enough disk space: "
-			       "%llu bytes are needed, %llu are available",
-			       (unsigned long long)size,
-			       (unsigned long long)io_free_space(s->path));
-	/* not every file system can reserve; the size is set all the same */
-	if (e && ftruncate(s->fd, (off_t)size))
-		return err_errno(err, ERR_OUTPUT, "cannot set the size to "
-				 "%llu bytes", (unsigned long long)size);
-	return 0;
-}
-
 /* Length, header, and room for the data. */
 static int create_shard(struct st_shard *s, struct err *err)
 {
@@ -206,7 +185,9 @@ static int create_shard(struct st_shard *s, struct err *err)
 		goto out;
 	}
 	half_put64(len, s->header_len);
-	if (reserve(s, err) || io_pwrite(s->fd, len, s->lead, 0, err) ||
+	/* so that a pour hours later cannot meet a full disk */
+	if (io_reserve(s->fd, s->path, file_size(s), err) ||
+	    io_pwrite(s->fd, len, s->lead, 0, err) ||
 	    io_pwrite(s->fd, s->header, s->header_len, s->lead, err))
 		goto out;
 	free(s->header);

@@ -219,23 +219,30 @@ static int refuse_tar(struct src *s, const struct head *h, unsigned flags,
 }
 
 /* The pointer's third line has the size of what it stands for. */
-static int refuse_lfs(struct src *s, const struct head *h, unsigned flags,
-		      struct tensor_file *out, struct err *err)
+static uint64_t pointer_bytes(const struct head *h)
 {
+	unsigned long long bytes;
 	char text[HEAD + 1];
 	const char *size;
-	unsigned long long bytes;
 
-	(void)flags, (void)out;
 	memcpy(text, h->p, h->n);
 	text[h->n] = '\0';
 	size = strstr(text, "\nsize ");
-	if (!size || sscanf(size, "\nsize %20llu", &bytes) != 1)
+	return size && sscanf(size, "\nsize %19llu", &bytes) == 1 ? bytes : 0;
+}
+
+static int refuse_lfs(struct src *s, const struct head *h, unsigned flags,
+		      struct tensor_file *out, struct err *err)
+{
+	uint64_t bytes = pointer_bytes(h);
+
+	(void)flags, (void)out;
+	if (!bytes)
 		return refuse(s, ERR_INPUT, "a Git-LFS pointer, not the file "
 			      "itself (git lfs pull fetches it)", err);
 	return err_set(err, ERR_INPUT, "%s: a Git-LFS pointer, not the file "
 		       "itself, which has %llu bytes (git lfs pull fetches "
-		       "it)", io_path(s), bytes);
+		       "it)", io_path(s), (unsigned long long)bytes);
 }
 
 static int refuse_page(struct src *s, const struct head *h, unsigned flags,
@@ -246,32 +253,42 @@ static int refuse_page(struct src *s, const struct head *h, unsigned flags,
 		      "download has failed", err);
 }
 
-/* In the order in which they are asked.  What nobody knows is opened as
+/* In the order in which they are asked: safetensors before pickles, whose two
+ * bytes may be those of a header's length.  What nobody knows is opened as
  * safetensors, whose reader says what is wrong with it. */
 static const struct kind kinds[] = {
 	{ "empty", is_empty, refuse_empty },
+	{ "safetensors", is_safetensors, open_safetensors },
 	{ "gguf", is_gguf, open_gguf },
 	{ "torch zip", is_zip, open_torch_zip },
 	{ "tar", is_tar, refuse_tar },
 	{ "torch legacy", is_pickle, open_torch_legacy },
 	{ "lfs", is_lfs, refuse_lfs },
 	{ "html", is_page, refuse_page },
-	{ "safetensors", is_safetensors, open_safetensors },
 	{ "safetensors", is_anything, open_safetensors },
 };
+
+static int read_head(struct src *s, struct head *h, struct err *err)
+{
+	const void *p;
+
+	h->file_size = io_size(s);
+	h->n = h->file_size < HEAD ? (size_t)h->file_size : HEAD;
+	if (io_view(s, 0, h->n, &p, err))
+		return -1;
+	h->p = p;
+	return 0;
+}
 
 int tensor_file_open(struct src *s, unsigned flags, struct tensor_file *out,
 		     struct err *err)
 {
-	struct head h = { .file_size = io_size(s) };
 	const struct kind *k = kinds;
-	const void *p;
+	struct head h;
 
 	memset(out, 0, sizeof(*out));
-	h.n = h.file_size < HEAD ? (size_t)h.file_size : HEAD;
-	if (io_view(s, 0, h.n, &p, err))
+	if (read_head(s, &h, err))
 		return -1;
-	h.p = p;
 	while (!k->sniff(&h))
 		k++;
 	if (k->open(s, &h, flags, out, err)) {
@@ -280,6 +297,17 @@ int tensor_file_open(struct src *s, unsigned flags, struct tensor_file *out,
 	}
 	out->container = k->name;
 	return 0;
+}
+
+bool tensor_file_pointer(struct src *s, uint64_t *bytes)
+{
+	struct err ignored;
+	struct head h;
+
+	if (read_head(s, &h, &ignored) || !is_lfs(&h))
+		return false;
+	*bytes = pointer_bytes(&h);
+	return true;
 }
 
 int tensor_file_reach(struct src *s, uint64_t *bytes, struct err *err)

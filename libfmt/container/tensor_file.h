@@ -9,6 +9,8 @@
 
 #include "tensor.h"
 
+#include <stdbool.h>
+
 struct cJSON;
 struct err;
 struct gguf_file;
@@ -33,6 +35,9 @@ int tensor_file_open(struct src *s, unsigned flags, struct tensor_file *out,
 /* How many bytes from the front tensor_file_open is going to want, as far as
  * the first few tell; 0: they do not. */
 int tensor_file_reach(struct src *s, uint64_t *bytes, struct err *err);
+/* Is it a Git-LFS pointer?  *bytes: the size of what it stands for, 0 where it
+ * does not say. */
+bool tensor_file_pointer(struct src *s, uint64_t *bytes);
 void tensor_file_close(struct tensor_file *f); /* accepts a zeroed struct */
 
 #endif

@@ -12,13 +12,14 @@
  * may not be larger than twice the file.  So are the storages of archives that
  * were packed again with compression (torch stores), up to 16 times the file.
  *
- * Source: gptq-formats(5) section 2. */
+ * Source: gptq-formats(5) "PyTorch files". */
 #ifndef LIBFMT_CONTAINER_TORCH_H
 #define LIBFMT_CONTAINER_TORCH_H
 
 #include "tensor.h"
 
 struct err;
+struct progress;
 struct src;
 
 struct torch_file {
@@ -34,6 +35,10 @@ struct torch_file {
  * st_flags.  On failure *out is zeroed; the message does not begin with the
  * path. */
 int torch_zip_open(struct src *s, struct torch_file *out, struct err *err);
+/* Compare every entry of an archive that torch_zip_open took with its checksum,
+ * where one is given: torch can be told to leave 0 there.  ERR_CHECK names the
+ * first that differs. */
+int torch_zip_verify(struct src *s, const struct progress *p, struct err *err);
 int torch_legacy_open(struct src *s, unsigned flags, struct torch_file *out,
 		      struct err *err);
 void torch_close(struct torch_file *f); /* accepts a zeroed struct */

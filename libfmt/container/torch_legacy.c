@@ -2,7 +2,7 @@
  * number, a version, the machine, the object, the keys of its storages) and
  * the storages behind, each with its number of elements in front.
  *
- * Source: gptq-formats(5) section 2.4. */
+ * Source: gptq-formats(5) "PyTorch files". */
 #include "torch.h"
 #include "torch_pickle.h"
 

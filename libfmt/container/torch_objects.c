@@ -4,7 +4,7 @@
  * This table is the whole of what a file can ask for.  None of it runs
  * anything: a call only puts values of the file into a record of ours.
  * Source: torch/_utils.py and torch/serialization.py of PyTorch, for the
- * arguments; gptq-formats(5) section 2.3. */
+ * arguments; gptq-formats(5) "Pickles". */
 #include "torch_pickle.h"
 
 #include "../base/err.h"

@@ -3,7 +3,8 @@
  *
  * The central directory counts; of local headers only the lengths are used, as
  * writers leave their sizes empty.  No entry is ever unpacked to a path.
- * Sources: APPNOTE.TXT of PKWARE, 4.3 to 4.5; gptq-formats(5) section 2.1. */
+ * Sources: APPNOTE.TXT of PKWARE, 4.3 to 4.5; gptq-formats(5)
+ * "PyTorch files". */
 #include "torch.h"
 #include "torch_pickle.h"
 
@@ -28,6 +29,7 @@ struct entry {
 	uint32_t name_len;
 	uint16_t method;
 	uint16_t flags;
+	uint32_t crc;      /* of the unpacked bytes; 0: not given */
 	uint64_t packed, size;
 	uint64_t local;    /* of the local header */
 	uint64_t data;     /* of the bytes */
@@ -224,6 +226,7 @@ static int read_entry(struct zip *z, uint64_t i, uint64_t *at,
 		.name_len = (uint32_t)n,
 		.flags = half_le16(c + 8),
 		.method = half_le16(c + 10),
+		.crc = half_le32(c + 16),
 		.packed = half_le32(c + 20),
 		.size = half_le32(c + 24),
 		.local = half_le32(c + 42),
@@ -452,19 +455,26 @@ static int read_pickle(const struct zip *z, struct torch_pickle *k,
 	return place_storages(z, k, err);
 }
 
+static int open_zip(struct src *s, struct zip *z, struct err *err)
+{
+	const void *p;
+
+	z->size = io_size(s);
+	if (io_view(s, 0, z->size, &p, err))
+		return -1;
+	z->p = p;
+	return read_end(z, err) || read_entries(z, err) ||
+	       inflate_entries(z, err) ? -1 : 0;
+}
+
 int torch_zip_open(struct src *s, struct torch_file *out, struct err *err)
 {
 	struct torch_pickle k = { .p = NULL };
-	struct zip z = { .size = io_size(s) };
-	const void *p;
+	struct zip z = { .p = NULL };
 	int ret = -1;
 
 	memset(out, 0, sizeof(*out));
-	if (io_view(s, 0, z.size, &p, err))
-		goto out;
-	z.p = p;
-	if (read_end(&z, err) || read_entries(&z, err) ||
-	    inflate_entries(&z, err) || check_kind(&z, err) ||
+	if (open_zip(s, &z, err) || check_kind(&z, err) ||
 	    read_pickle(&z, &k, err) || torch_state_read(&k, s, out, err))
 		goto out;
 	out->inflated = z.inflated;
@@ -476,5 +486,54 @@ out:
 	free(z.inflated);
 	if (ret)
 		torch_close(out);
+	return ret;
+}
+
+/* ---- checksums ---- */
+
+#define PIECE ((uint64_t)4 << 20)
+
+struct summing {
+	const struct zip *z;
+	struct src *src;
+	const struct progress *progress;
+	uint64_t done, total;
+};
+
+static int check_sum(struct summing *s, const struct entry *e, struct err *err)
+{
+	const uint8_t *bytes = bytes_of(s->z, e);
+	uint32_t crc = 0;
+
+	for (uint64_t at = 0, n; at < e->size; at += n) {
+		n = e->size - at < PIECE ? e->size - at : PIECE;
+		crc = io_crc32(crc, bytes + at, (size_t)n);
+		if (!e->mem)
+			io_forget(s->src, e->data + at, n);
+		s->done += n;
+		if (prog_step(s->progress, "checksums", s->done, s->total,
+			      err))
+			return -1;
+	}
+	if (crc != e->crc && e->crc)
+		return err_set(err, ERR_CHECK, "%.*s: its bytes are not those "
+			       "that were packed (checksum %08x, expected "
+			       "%08x)", (int)e->name_len, e->name, crc, e->crc);
+	return 0;
+}
+
+int torch_zip_verify(struct src *src, const struct progress *p,
+		     struct err *err)
+{
+	struct zip z = { .p = NULL };
+	struct summing s = { .z = &z, .src = src, .progress = p };
+	int ret = open_zip(src, &z, err);
+
+	for (uint64_t i = 0; !ret && i < z.count; i++)
+		s.total += z.entry[i].size;
+	for (uint64_t i = 0; !ret && i < z.count; i++)
+		ret = check_sum(&s, &z.entry[i], err);
+	free(z.entry);
+	free(z.inflated);
 	return ret;
 }

@@ -10,9 +10,6 @@
  * a time, so that no loop of this file knows a width or a straddling field. */
 #define UNIT_FIELDS 32
 #define UNIT_WORDS 8
-/* Columns decoded together: 64 words are four cache lines of a word row, and
- * 64 output rows stay in the first-level cache. */
-#define BLOCK_COLS 64
 
 const struct bits_rule bits_stream = { BITS_STREAM, NULL };
 
@@ -34,7 +31,6 @@ static struct unit unit_of(const struct bits_rule *r, uint32_t b)
 		u.words = 1;
 	}
 	assert(b >= 1 && b <= 8 && (32 % b == 0 || !u.order));
-	assert(u.kind != BITS_STREAM || b <= 4 || b == 8);
 	return u;
 }
 
@@ -63,8 +59,8 @@ static uint64_t lanes(uint32_t b, uint32_t lane)
 	return m;
 }
 
-/* Eight b-bit fields, packed in the low 8b bits, to one byte each: halve three
- * times, 4b bits to 32-bit lanes, 2b to 16, b to 8. */
+/* Eight b-bit fields, in the low 8b bits (above them is anything), to one byte
+ * each: halve three times, 4b bits to 32-bit lanes, 2b to 16, b to 8. */
 static uint64_t spread(uint64_t x, uint32_t b)
 {
 	uint64_t m4 = lanes(4 * b, 64), m2 = lanes(2 * b, 32);
@@ -86,31 +82,30 @@ static uint64_t gather(uint64_t x, uint32_t b)
 	return (x & m4) | (x >> (32 - 4 * b) & m4 << 4 * b);
 }
 
-/* 32 fields of a stream; w has one word to spare behind the b words. */
+/* 32 fields of a stream, of which every eight are b bytes. */
 static void stream_get(const uint32_t *w, uint32_t b, uint64_t out[4])
 {
-	for (uint32_t j = 0; j < 4; j++) {
-		uint32_t bit = 8 * b * j, i = bit / 32;
-		uint64_t x = w[i] | (uint64_t)w[i + 1] << 32;
+	uint8_t bytes[4 * UNIT_WORDS + 8] = { 0 };
 
-		out[j] = spread(x >> bit % 32, b);
-	}
+	for (uint32_t i = 0; i < b; i++)
+		half_put32(bytes + 4 * i, w[i]);
+	for (uint32_t j = 0; j < 4; j++)
+		out[j] = spread(half_le64(bytes + b * j), b);
 }
 
 static void stream_put(const uint64_t in[4], uint32_t b, uint32_t *w)
 {
-	for (uint32_t j = 0; j < 4; j++) {
-		uint32_t bit = 8 * b * j, i = bit / 32;
-		uint64_t x = gather(in[j], b) << bit % 32;
+	uint8_t bytes[4 * UNIT_WORDS + 8];
 
-		w[i] |= (uint32_t)x;
-		w[i + 1] |= (uint32_t)(x >> 32);
-	}
+	for (uint32_t j = 0; j < 4; j++) /* each covers what the last spilled */
+		half_put64(bytes + b * j, gather(in[j], b));
+	for (uint32_t i = 0; i < b; i++)
+		w[i] = half_le32(bytes + 4 * i);
 }
 
 /* A plane of width p holds the next p bits of all 32 fields as a stream of p
  * words: 3 = 2+1, 5 = 4+1, 6 = 4+2, 7 = 4+2+1, low plane first.
- * Source: gptq-formats(5) section 4.4. */
+ * Source: gptq-formats(5) "Planes". */
 static uint32_t plane(uint32_t left)
 {
 	return left >= 4 ? 4 : left >= 2 ? 2 : 1;
@@ -141,7 +136,6 @@ static void planes_put(const uint64_t in[4], uint32_t b, uint32_t *w)
 		p = plane(b - done);
 		for (uint32_t j = 0; j < 4; j++)
 			part[j] = in[j] >> done & lanes(p, 8);
-		/* the spare word of stream_put stays as it is: b <= 4 */
 		stream_put(part, p, w + done);
 	}
 }
@@ -161,7 +155,7 @@ static void permute(const struct unit *u, uint8_t *f, int to_fields)
 				f[i + j] = old[i + u->order[j]];
 }
 
-/* One unit: w[u->words] and a zero behind, to u->fields bytes. */
+/* One unit: w[u->words] to u->fields bytes. */
 static void unit_get(const struct unit *u, const uint32_t *w, uint8_t *out)
 {
 	uint64_t x[4];
@@ -222,7 +216,7 @@ static void store(const uint32_t *w, uint32_t count, uint8_t *words,
 static void unit_unpack(const struct unit *u, const uint8_t *words,
 			size_t stride, uint32_t n, uint8_t *out)
 {
-	uint32_t w[UNIT_WORDS + 1] = { 0 };
+	uint32_t w[UNIT_WORDS] = { 0 };
 	uint8_t f[UNIT_FIELDS];
 
 	load(words, stride, unit_words(u, n), w);
@@ -237,7 +231,7 @@ static void unit_unpack(const struct unit *u, const uint8_t *words,
 static void unit_pack(const struct unit *u, const uint8_t *in, uint32_t n,
 		      uint8_t *words, size_t stride)
 {
-	uint32_t w[UNIT_WORDS + 1] = { 0 };
+	uint32_t w[UNIT_WORDS] = { 0 };
 	uint8_t f[UNIT_FIELDS] = { 0 };
 
 	if (n == u->fields) {
@@ -285,45 +279,5 @@ void bits_pack(const struct bits_rule *r, uint32_t b, const uint8_t *in,
 			f[i] = in[(t + i) * in_step];
 		unit_pack(&u, f, m, w, stride);
 		w += 4 * stride * u.words;
-	}
-}
-
-void bits_unpack_cols(const struct bits_rule *r, uint32_t b, const void *words,
-		      size_t cols, uint64_t n, uint8_t *out)
-{
-	struct unit u = unit_of(r, b);
-
-	for (size_t c0 = 0; c0 < cols; c0 += BLOCK_COLS) {
-		size_t c1 = c0 + BLOCK_COLS < cols ? c0 + BLOCK_COLS : cols;
-		const uint8_t *w = words;
-
-		for (uint64_t t = 0; t < n; t += u.fields) {
-			uint32_t m = fields_at(&u, t, n);
-
-			for (size_t c = c0; c < c1; c++)
-				unit_unpack(&u, w + 4 * c, cols, m,
-					    out + c * n + t);
-			w += 4 * cols * u.words;
-		}
-	}
-}
-
-void bits_pack_cols(const struct bits_rule *r, uint32_t b, const uint8_t *in,
-		    size_t cols, uint64_t n, void *words)
-{
-	struct unit u = unit_of(r, b);
-
-	for (size_t c0 = 0; c0 < cols; c0 += BLOCK_COLS) {
-		size_t c1 = c0 + BLOCK_COLS < cols ? c0 + BLOCK_COLS : cols;
-		uint8_t *w = words;
-
-		for (uint64_t t = 0; t < n; t += u.fields) {
-			uint32_t m = fields_at(&u, t, n);
-
-			for (size_t c = c0; c < c1; c++)
-				unit_pack(&u, in + c * n + t, m, w + 4 * c,
-					  cols);
-			w += 4 * cols * u.words;
-		}
 	}
 }

@@ -1,4 +1,5 @@
-/* bits.h - the one place that packs and unpacks code streams.
+/* bits.h - the one place that packs and unpacks code streams; the columns of
+ * whole matrices go through bits_tile.h.
  *
  * A stream of b-bit fields (b = 2, 3, 4, 8) is cut into little-endian 32-bit
  * words.  Field t occupies bits t*b .. t*b+b-1; stream bit n is bit n % 32 of
@@ -13,7 +14,7 @@
  *
  * A struct bits_rule describes how a layout arranges its fields, so that a
  * new layout is a row of a table and not a new loop.
- * Source: gptq-formats(5) section 3.3. */
+ * Source: gptq-formats(5) "Packed fields". */
 #ifndef LIBFMT_LAYOUT_BITS_H
 #define LIBFMT_LAYOUT_BITS_H
 
@@ -34,7 +35,7 @@ struct bits_rule {
 				 Only for b that divides 32 */
 };
 
-/* Fields of 1, 2, 3, 4 and 8 bits, low bits first. */
+/* Fields of 1 to 8 bits, low bits first. */
 extern const struct bits_rule bits_stream;
 
 /* Words that n fields take: ceil(n*b/32) for a stream. */
@@ -48,13 +49,5 @@ void bits_unpack(const struct bits_rule *r, uint32_t b, const void *words,
  * are dropped, they never reach a neighbour. */
 void bits_pack(const struct bits_rule *r, uint32_t b, const uint8_t *in,
 	       size_t in_step, uint64_t n, void *words, size_t stride);
-
-/* All columns of a word matrix [bits_words(n)][cols] at once, each a stream of
- * n fields, into out [cols][n]: the transposition goes in blocks that stay in
- * the cache.  Equal to cols calls of bits_unpack with stride = cols. */
-void bits_unpack_cols(const struct bits_rule *r, uint32_t b, const void *words,
-		      size_t cols, uint64_t n, uint8_t *out);
-void bits_pack_cols(const struct bits_rule *r, uint32_t b, const uint8_t *in,
-		    size_t cols, uint64_t n, void *words);
 
 #endif

@@ -16,10 +16,11 @@
 #include "ql.h"
 
 #include <stdbool.h>
-#include <stdbool.h>
 #include <stddef.h>
 
 struct err;
+struct qf_codes;
+struct qf_words;
 
 /* All tensors of one prefix, a slice of the model's table, sorted by suffix. */
 struct qf_module {
@@ -66,12 +67,22 @@ enum qf_odd {
 	QF_ODD_BOTH = 1u << 15,       /* .weight beside .qweight */
 	QF_ODD_BIAS = 1u << 16,       /* bias of the wrong length */
 	QF_ODD_QZEROS_MISSING = 1u << 17,
-	QF_ODD_GIDX_ACT_MISSING = 1u << 18 /* desc_act true, no g_idx */
+	QF_ODD_GIDX_ACT_MISSING = 1u << 18, /* desc_act true, no g_idx */
+	QF_ODD_WORDS = 1u << 19,            /* words are not of 32 bits */
+	QF_ODD_OUTPUTS = 1u << 20,          /* more outputs are stored than the
+					       model has: padding, not read */
+	QF_ODD_SPARE = 1u << 21             /* words with spare bits, as
+					       compressed-tensors made them
+					       before 0.18 */
 };
 
 struct qf_layer {
 	const struct qf_module *module;
 	const struct qf_hint *hint;
+	struct qf_words *words; /* not NULL: read leaves the codes where they
+				   are (ql->code is NULL) and says here how to
+				   get them; but it does read them where `how`
+				   is NULL then */
 	bool glance;  /* spec reads no more than qf_glance of each tensor */
 	uint32_t odd; /* enum qf_odd, added to by spec and read */
 };
@@ -115,8 +126,11 @@ struct qfmt {
 	/* Fill the parts, in the plan's order, each of the planned bytes.  A
 	 * value the layout cannot hold (v1: zero 0) is ERR_UNSUP, unless an
 	 * exactly equal layer can be written instead.  Parts may be written
-	 * to before a refusal. */
+	 * to before a refusal.  Without codes (ql_init_grid) all other parts
+	 * are filled; 1: these take a look at the codes. */
 	int (*write)(const struct ql *ql, void *const part[], struct err *err);
+	/* How part 0 holds the codes; NULL: not to be had by tiles. */
+	const struct qf_codes *codes;
 };
 
 /* The table, in the order in which layouts are asked. */
@@ -135,6 +149,17 @@ extern const struct qfmt qf_gguf_lossy;
  * tell.  `bits` divides 32. */
 int qf_rebias(const struct tensor *qzeros, uint32_t bits, bool to_v2,
 	      void *words);
+
+/* The outputs of a layer that stores `stored` of them, where the architecture
+ * says `out` (0: unknown).  The exllama class of AutoGPTQ fills up to a
+ * multiple of 32; any other number is what it is. */
+uint64_t qf_outputs(uint64_t stored, uint32_t out);
+
+/* The layer as it stands in the file, its groups and zeros read as `read` reads
+ * them: *q points into the module's tensors.  1 where only `read` will do:
+ * another layout, sorted rows, padded outputs. */
+int qf_stored(const struct qfmt *f, struct qf_layer *l, struct ql_packed *q,
+	      struct err *err);
 
 /* By name, or NULL. */
 const struct qfmt *qf_find(const char *name);

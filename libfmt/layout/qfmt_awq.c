@@ -5,7 +5,7 @@
  *	scales  [G, N]     F16
  *
  * No g_idx: groups are contiguous and all of one size.
- * Source: gptq-formats(5) sections 8.2 and 8.6. */
+ * Source: gptq-formats(5) "AWQ". */
 #include "../base/err.h"
 #include "../base/mem.h"
 #include "bits.h"
@@ -15,8 +15,6 @@
 #include <string.h>
 
 #define PER_WORD 8
-/* Input rows decoded together: a cache line of each output row. */
-#define BLOCK 64
 
 static const uint8_t order[PER_WORD] = { 0, 2, 4, 6, 1, 3, 5, 7 };
 static const struct bits_rule interleaved = { BITS_STREAM, order };
@@ -38,7 +36,6 @@ static int claims(const struct qf_module *m, const struct qf_hint *hint)
 static int find(struct qf_found *f, struct err *err)
 {
 	const struct qf_module *m = f->layer->module;
-	struct ql_spec *s = &f->spec;
 	uint64_t in, out;
 
 	f->codes = qf_need(m, "qweight", err);
@@ -52,17 +49,7 @@ static int find(struct qf_found *f, struct err *err)
 	if (qf_shape_check(f->scales, f->scales->dim[0], out, err) ||
 	    qf_shape_check(f->zeros, f->scales->dim[0], out / PER_WORD, err))
 		return -1;
-	if (in % f->scales->dim[0])
-		return err_set(err, ERR_INPUT, "%s: %u groups do not divide "
-			       "%u inputs", f->scales->name,
-			       (uint32_t)f->scales->dim[0], (uint32_t)in);
-	s->bits = 4;
-	s->in = (uint32_t)in;
-	s->out = (uint32_t)out;
-	s->groups = (uint32_t)f->scales->dim[0];
-	s->group_size = s->in / s->groups;
-	s->scale_type = f->scales->type;
-	return 0;
+	return qf_found_spec(f, in, out, err);
 }
 
 static int grid(struct qf_found *f, float *scale, float *zero,
@@ -92,28 +79,58 @@ out:
 	return ret;
 }
 
-/* Rows of words over the outputs, a block of inputs at a time. */
-static int codes(const struct qf_found *f, struct ql *ql, struct err *err)
+/* ---- codes ---- */
+
+static void get(const struct qf_words *w, uint32_t n, uint32_t k,
+		struct bits_tile *t)
 {
-	uint32_t in = ql->spec.in, out = ql->spec.out;
-	const uint8_t *words = f->codes->data;
-	uint8_t *block = mem_alloc(out, BLOCK, err);
+	const struct bits_isa *isa = bits_isa_best();
+	uint32_t cols = w->out - n < BITS_TILE_OUT ? w->out - n : BITS_TILE_OUT;
+	size_t row = w->out / 2;
+	const uint8_t *p = (const uint8_t *)w->data + row * k + n / 2;
+	uint8_t copy[8][BITS_TILE_OUT / 2];
 
-	if (!block)
-		return -1;
-	for (uint32_t k0 = 0; k0 < in; k0 += BLOCK) {
-		uint32_t count = in - k0 < BLOCK ? in - k0 : BLOCK;
+	for (uint32_t j = 0; j < BITS_TILE_IN && k + j < w->in; j += 8) {
+		uint32_t rows = w->in - k - j;
 
-		bits_unpack(&interleaved, 4, words + (size_t)k0 * out / 2, 1,
-			    (uint64_t)count * out, block, 1);
-		for (uint32_t n = 0; n < out; n++)
-			for (uint32_t k = 0; k < count; k++)
-				ql->code[(size_t)n * in + k0 + k] =
-					block[(size_t)k * out + n];
+		if (rows >= 8) {
+			isa->awq_get(p + row * j, row, cols / 8,
+				     t->oct + j / 8);
+			continue;
+		}
+		memset(copy, 0, sizeof(copy));
+		for (uint32_t i = 0; i < rows; i++)
+			memcpy(copy[i], p + row * (j + i), cols / 2);
+		isa->awq_get(copy[0], sizeof(copy[0]), cols / 8,
+			     t->oct + j / 8);
 	}
-	free(block);
-	return 0;
 }
+
+static void put(const struct bits_tile *t, const struct qf_strip *s,
+		uint32_t n, uint32_t k)
+{
+	const struct bits_isa *isa = bits_isa_best();
+	uint32_t cols = s->out - n < BITS_TILE_OUT ? s->out - n : BITS_TILE_OUT;
+	size_t row = s->out / 2;
+	uint8_t *p = (uint8_t *)s->to + row * k + n / 2;
+	uint8_t copy[8][BITS_TILE_OUT / 2];
+
+	for (uint32_t j = 0; j < BITS_TILE_IN && k + j < s->in; j += 8) {
+		uint32_t rows = s->in - k - j;
+
+		if (rows >= 8) {
+			isa->awq_put(t->oct + j / 8, p + row * j, row,
+				     cols / 8);
+			continue;
+		}
+		isa->awq_put(t->oct + j / 8, copy[0], sizeof(copy[0]),
+			     cols / 8);
+		for (uint32_t i = 0; i < rows; i++)
+			memcpy(p + row * (j + i), copy[i], cols / 2);
+	}
+}
+
+static const struct qf_codes codes = { false, get, put };
 
 /* ---- writing ---- */
 
@@ -168,22 +185,6 @@ static int plan(const struct ql_spec *s, struct qf_plan *p, struct err *err)
 	return 0;
 }
 
-static void put_codes(const struct ql *ql, uint8_t *block, uint8_t *words)
-{
-	uint32_t in = ql->spec.in, out = ql->spec.out;
-
-	for (uint32_t k0 = 0; k0 < in; k0 += BLOCK) {
-		uint32_t count = in - k0 < BLOCK ? in - k0 : BLOCK;
-
-		for (uint32_t n = 0; n < out; n++)
-			for (uint32_t k = 0; k < count; k++)
-				block[(size_t)k * out + n] =
-					ql->code[(size_t)n * in + k0 + k];
-		bits_pack(&interleaved, 4, block, 1, (uint64_t)count * out,
-			  words + (size_t)k0 * out / 2, 1);
-	}
-}
-
 static void put_zeros(const struct ql *ql, uint8_t *row, uint8_t *words)
 {
 	uint32_t out = ql->spec.out, groups = ql->spec.groups;
@@ -199,27 +200,30 @@ static void put_zeros(const struct ql *ql, uint8_t *row, uint8_t *words)
 static int write_of(const struct ql *ql, void *const part[], struct err *err)
 {
 	struct ql wide = { .mem = NULL };
-	uint8_t *block = NULL;
+	uint8_t *row = NULL;
 	int ret = -1;
 
 	if (accept(&ql->spec, err) || qf_zeros_fit(ql, "awq", err) ||
 	    qf_split(ql, group_of_size(&ql->spec), &wide, err))
 		goto out;
-	block = mem_alloc(ql->spec.out, BLOCK, err);
-	if (!block || qf_scales_write(&wide, false, part[2], err))
+	row = mem_alloc(ql->spec.out, 1, err);
+	if (!row || qf_scales_write(&wide, false, part[2], err))
 		goto out;
-	put_codes(&wide, block, part[0]);
-	put_zeros(&wide, block, part[1]);
+	if (ql->code)
+		qf_codes_write(&codes, ql->code,
+			       &(struct qf_strip){ 4, ql->spec.out,
+						   ql->spec.in, part[0] });
+	put_zeros(&wide, row, part[1]);
 	ret = 0;
 out:
-	free(block);
+	free(row);
 	free(wide.mem);
 	return ret;
 }
 
 /* ---- the row ---- */
 
-static const struct qf_steps steps = { find, grid, NULL, codes };
+static const struct qf_steps steps = { find, grid, NULL, &codes };
 static const char *const owned[] = { "qweight", "qzeros", "scales", NULL };
 
 static int spec_of(struct qf_layer *l, struct ql_spec *spec, struct err *err)
@@ -234,5 +238,5 @@ static int read_of(struct qf_layer *l, struct ql *ql, struct err *err)
 
 const struct qfmt qf_awq = {
 	"awq", "AWQ (GEMM): 4-bit codes packed along the outputs", owned,
-	claims, spec_of, read_of, accept, plan, write_of
+	claims, spec_of, read_of, accept, plan, write_of, &codes
 };

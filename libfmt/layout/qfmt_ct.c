@@ -1,15 +1,19 @@
 /* compressed-tensors, pack-quantized.
  *
- *	weight_packed     [N, words(K)]  codes, floor(32 / b) a word
+ *	weight_packed     [N, words(K)]  codes, streams along the inputs
  *	weight_scale      [N, G]         F16, BF16 or F32
  *	weight_zero_point [words(N), G]  packed along the outputs; in some files
  *	                                 I8 [N, G], signed; absent: symmetric
  *	weight_shape      [2]            I64: N, K
  *	weight_g_idx      [K]            I32, for act-order; all -1: not set
  *
- * No field straddles a word.  Fields are the signed value + 2^(b-1), which is
- * the code and the zero point of the neutral layer.
- * Source: gptq-formats(5) section 9. */
+ * Fields are the signed value + 2^(b-1), which is the code and the zero point
+ * of the neutral layer.  Where b does not divide 32 there are two generations:
+ * from release 0.18 on, plain streams of ceil(K * b / 32) words, which are all
+ * that newer readers know and are what is written; before, no field straddled a
+ * word.  The shape tells, or bits that are spare in a stream.
+ * Source: gptq-formats(5) "compressed-tensors"; compressed-tensors 0.20.1,
+ * pack_quantized/helpers.py, and its pull request 732. */
 #include "../base/err.h"
 #include "../base/half.h"
 #include "../base/mem.h"
@@ -20,6 +24,86 @@
 #include <string.h>
 
 static const struct bits_rule padded = { BITS_PADDED, NULL };
+
+/* ---- codes ---- */
+
+/* Before release 0.18 fields of 3, 5, 6 and 7 bits left spare bits in every
+ * word. */
+static void padded_get(const struct qf_words *w, uint32_t n, uint32_t k,
+		       struct bits_tile *t)
+{
+	uint32_t cols = w->out - n < BITS_TILE_OUT ? w->out - n : BITS_TILE_OUT;
+	uint32_t rows = w->in - k < BITS_TILE_IN ? w->in - k : BITS_TILE_IN;
+	uint32_t per = 32 / w->bits, skip = k % per;
+	size_t bytes = 4 * (size_t)bits_words(&padded, w->bits, w->in);
+	const uint8_t *p = (const uint8_t *)w->data + 4 * (size_t)(k / per);
+	uint8_t code[BITS_TILE_OUT][2 * BITS_TILE_IN];
+
+	for (uint32_t c = 0; c < cols; c++)
+		bits_unpack(&padded, w->bits, p + bytes * (n + c), 1,
+			    skip + rows, code[c], 1);
+	bits_tile_from_bytes(t, code[0] + skip, sizeof(code[0]), cols, rows);
+}
+
+static size_t row_bytes(uint32_t bits, uint32_t in)
+{
+	return 4 * (size_t)bits_words(&bits_stream, bits, in);
+}
+
+static void get(const struct qf_words *w, uint32_t n, uint32_t k,
+		struct bits_tile *t)
+{
+	qf_rows_get(w, row_bytes(w->bits, w->in), n, k, t);
+}
+
+static void put(const struct bits_tile *t, const struct qf_strip *s,
+		uint32_t n, uint32_t k)
+{
+	qf_rows_put(t, s, row_bytes(s->bits, s->in), n, k);
+}
+
+static const struct qf_codes codes = { true, get, put };
+static const struct qf_codes old_codes = { true, padded_get, NULL };
+
+/* ---- which packing ---- */
+
+/* Is a bit set behind the end of a stream, in the last word of a row? */
+static bool is_longer(const struct tensor *t, uint32_t bits, uint32_t in)
+{
+	uint64_t words = t->dim[1], used = (uint64_t)in * bits % 32;
+	const uint8_t *p = t->data;
+
+	for (uint64_t n = 1; p && used && n <= t->dim[0]; n++)
+		if (half_le32(p + 4 * (n * words - 1)) >> used)
+			return true;
+	return false;
+}
+
+/* Does either packing take that many words? */
+static bool takes(uint32_t bits, uint64_t in, uint64_t words)
+{
+	return bits_words(&padded, bits, in) == words ||
+	       bits_words(&bits_stream, bits, in) == words;
+}
+
+/* Of few inputs both may be as long: fields of the older one end later. */
+static void find_packing(struct qf_found *f)
+{
+	const struct ql_spec *s = &f->spec;
+	uint64_t words = f->codes->dim[1];
+
+	if (bits_words(&bits_stream, s->bits, s->in) != words ||
+	    (bits_words(&padded, s->bits, s->in) == words &&
+	     is_longer(f->codes, s->bits, s->in))) {
+		f->how = &old_codes;
+		f->odd |= QF_ODD_SPARE;
+	}
+}
+
+static const struct bits_rule *rule_of(const struct qf_found *f)
+{
+	return f->how == &old_codes ? &padded : &bits_stream;
+}
 
 static int claims(const struct qf_module *m, const struct qf_hint *hint)
 {
@@ -55,7 +139,7 @@ static int stored_shape(const struct qf_found *f, uint64_t shape[2],
 	return 0;
 }
 
-/* 7 and 8 bits share their shapes; without a config it is 8. */
+/* Old files of 7 and of 8 bits are as long; without a config it is 8. */
 static int find_bits(struct qf_found *f, struct err *err)
 {
 	static const uint8_t widths[] = { 0, 4, 8, 2, 3, 5, 6, 7 };
@@ -69,11 +153,12 @@ static int find_bits(struct qf_found *f, struct err *err)
 
 		if (b < 2 || b > 8)
 			continue;
-		if (shape[1] && bits_words(&padded, b, shape[1]) != words)
+		if (shape[1] && !takes(b, shape[1], words))
 			continue;
 		f->spec.bits = (uint8_t)b;
 		f->spec.in = (uint32_t)(shape[1] ? shape[1] :
-						   words * (32 / b));
+						   words * 32 / b);
+		find_packing(f);
 		return 0;
 	}
 	return err_set(err, ERR_INPUT, "%s: shape %s does not match %u inputs "
@@ -119,7 +204,7 @@ static int find(struct qf_found *f, struct err *err)
 		return -1;
 	if (z && z->type != DT_I8 &&
 	    (qf_words_check(z, err) ||
-	     qf_shape_check(z, bits_words(&padded, s->bits, s->out),
+	     qf_shape_check(z, bits_words(rule_of(f), s->bits, s->out),
 			    s->groups, err)))
 		return -1;
 	if (f->index && (f->index->type != DT_I32 ||
@@ -162,7 +247,7 @@ static int grid(struct qf_found *f, float *scale, float *zero,
 		return -1;
 	memset(field, 1 << (s->bits - 1), n);
 	for (uint32_t g = 0; f->zeros && g < s->groups; g++)
-		bits_unpack(&padded, s->bits,
+		bits_unpack(rule_of(f), s->bits,
 			    (const uint8_t *)f->zeros->data + 4 * (size_t)g,
 			    s->groups, s->out, field + g, s->groups);
 	for (size_t i = 0; i < n; i++)
@@ -192,19 +277,6 @@ static int groups(struct qf_found *f, uint32_t *group_of, struct err *err)
 	return 0;
 }
 
-static int codes(const struct qf_found *f, struct ql *ql, struct err *err)
-{
-	size_t bytes = 4 * (size_t)f->codes->dim[1];
-	const uint8_t *words = f->codes->data;
-
-	(void)err;
-	for (uint32_t n = 0; n < ql->spec.out; n++)
-		bits_unpack(&padded, ql->spec.bits, words + bytes * n, 1,
-			    ql->spec.in,
-			    ql->code + (size_t)n * ql->spec.in, 1);
-	return 0;
-}
-
 /* ---- writing ---- */
 
 static int accept(const struct ql_spec *s, struct err *err)
@@ -228,13 +300,14 @@ static int plan(const struct ql_spec *s, struct qf_plan *p, struct err *err)
 	if (accept(s, err))
 		return -1;
 	qf_plan_add(p, "weight_packed", DT_I32, s->out,
-		    bits_words(&padded, s->bits, s->in));
+		    bits_words(&bits_stream, s->bits, s->in));
 	qf_plan_add(p, "weight_scale", s->scale_type, s->out, s->groups);
 	qf_plan_add(p, "weight_shape", DT_I64, 2, 0);
 	if (!s->sym)
 		qf_plan_add(p, "weight_zero_point", DT_I32,
-			    bits_words(&padded, s->bits, s->out), s->groups);
-	if (s->act_order)
+			    bits_words(&bits_stream, s->bits, s->out),
+			    s->groups);
+	if (s->act_order) /* readers from release 0.19 on refuse it */
 		qf_plan_add(p, "weight_g_idx", DT_I32, s->in, 0);
 	return 0;
 }
@@ -249,7 +322,7 @@ static int put_zeros(const struct ql *ql, uint8_t *words, struct err *err)
 	for (uint32_t g = 0; g < count; g++) {
 		for (uint32_t n = 0; n < out; n++)
 			field[n] = (uint8_t)ql->zero[(size_t)n * count + g];
-		bits_pack(&padded, ql->spec.bits, field, 1, out,
+		bits_pack(&bits_stream, ql->spec.bits, field, 1, out,
 			  words + 4 * (size_t)g, count);
 	}
 	free(field);
@@ -259,15 +332,15 @@ static int put_zeros(const struct ql *ql, uint8_t *words, struct err *err)
 static int write_of(const struct ql *ql, void *const part[], struct err *err)
 {
 	const struct ql_spec *s = &ql->spec;
-	size_t bytes = 4 * (size_t)bits_words(&padded, s->bits, s->in);
 	uint32_t i = 3;
 
 	if (accept(s, err) || qf_zeros_fit(ql, "compressed-tensors", err) ||
 	    qf_scales_write(ql, true, part[1], err))
 		return -1;
-	for (uint32_t n = 0; n < s->out; n++)
-		bits_pack(&padded, s->bits, ql->code + (size_t)n * s->in, 1,
-			  s->in, (uint8_t *)part[0] + bytes * n, 1);
+	if (ql->code)
+		qf_codes_write(&codes, ql->code,
+			       &(struct qf_strip){ s->bits, s->out, s->in,
+						   part[0] });
 	half_put64(part[2], s->out);
 	half_put64((uint8_t *)part[2] + 8, s->in);
 	if (!s->sym && put_zeros(ql, part[i++], err))
@@ -280,7 +353,7 @@ static int write_of(const struct ql *ql, void *const part[], struct err *err)
 
 /* ---- the row ---- */
 
-static const struct qf_steps steps = { find, grid, groups, codes };
+static const struct qf_steps steps = { find, grid, groups, &codes };
 static const char *const owned[] = { "weight_packed", "weight_scale",
 	"weight_shape", "weight_zero_point", "weight_g_idx", NULL };
 
@@ -296,5 +369,5 @@ static int read_of(struct qf_layer *l, struct ql *ql, struct err *err)
 
 const struct qfmt qf_ct = {
 	"compressed-tensors", "compressed-tensors: pack-quantized", owned,
-	claims, spec_of, read_of, accept, plan, write_of
+	claims, spec_of, read_of, accept, plan, write_of, &codes
 };

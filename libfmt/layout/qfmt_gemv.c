@@ -9,7 +9,7 @@
  *
  * W = G / 8, rounded up to a multiple that depends on the group size; so the
  * size is found by trying those in use.
- * Source: gptq-formats(5) sections 8.3 and 8.4. */
+ * Source: gptq-formats(5) "AWQ". */
 #include "../base/err.h"
 #include "../base/half.h"
 #include "../base/mem.h"
@@ -160,16 +160,6 @@ static int gemv_grid(struct qf_found *f, float *scale, float *zero,
 	return 0;
 }
 
-static int gemv_codes(const struct qf_found *f, struct ql *ql,
-		      struct err *err)
-{
-	(void)err;
-	/* rows are whole words: one stream from end to end */
-	bits_unpack(&bits_stream, 4, f->codes->data, 1,
-		    (uint64_t)ql->spec.out * ql->spec.in, ql->code, 1);
-	return 0;
-}
-
 /* ---- GEMV_FAST ---- */
 
 static int fast_find(struct qf_found *f, struct err *err)
@@ -245,24 +235,30 @@ static uint32_t fast_code(const uint8_t *rows, uint32_t n, uint32_t k)
 	return (uint32_t)half_le16(rows + 2 * at) >> 4 * (flat % 4) & 15u;
 }
 
-static int fast_codes(const struct qf_found *f, struct ql *ql,
-		      struct err *err)
+static void fast_get(const struct qf_words *w, uint32_t n, uint32_t k,
+		     struct bits_tile *t)
 {
-	uint32_t in = ql->spec.in;
-	const uint8_t *words = f->codes->data;
+	uint32_t cols = w->out - n < BITS_TILE_OUT ? w->out - n : BITS_TILE_OUT;
+	uint32_t rows = w->in - k < BITS_TILE_IN ? w->in - k : BITS_TILE_IN;
+	uint8_t code[BITS_TILE_OUT][BITS_TILE_IN];
+	const uint8_t *words = w->data;
 
-	(void)err;
-	for (uint32_t n = 0; n < ql->spec.out; n++)
-		for (uint32_t k = 0; k < in; k++)
-			ql->code[(size_t)n * in + k] = (uint8_t)fast_code(
-				words + 2 * (size_t)(n / 4) * in, n, k);
-	return 0;
+	for (uint32_t c = 0; c < cols; c++)
+		for (uint32_t j = 0; j < rows; j++)
+			code[c][j] = (uint8_t)fast_code(
+				words + 2 * (size_t)((n + c) / 4) * w->in,
+				n + c, k + j);
+	bits_tile_from_bytes(t, code[0], BITS_TILE_IN, cols, rows);
 }
+
+static const struct qf_codes fast_codes = { true, fast_get, NULL };
 
 /* ---- the rows ---- */
 
-static const struct qf_steps gemv = { gemv_find, gemv_grid, NULL, gemv_codes };
-static const struct qf_steps fast = { fast_find, fast_grid, NULL, fast_codes };
+static const struct qf_steps gemv = { gemv_find, gemv_grid, NULL,
+	&qf_codes_rows };
+static const struct qf_steps fast = { fast_find, fast_grid, NULL,
+	&fast_codes };
 static const char *const owned[] = { "qweight", "qzeros", "scales", NULL };
 
 static int gemv_spec(struct qf_layer *l, struct ql_spec *spec, struct err *err)
@@ -288,11 +284,11 @@ static int fast_read(struct qf_layer *l, struct ql *ql, struct err *err)
 const struct qfmt qf_awq_gemv = {
 	"awq_gemv", "AWQ (GEMV): 4-bit codes packed along the inputs", owned,
 	gemv_claims, gemv_spec, gemv_read, qf_no_accept, qf_no_plan,
-	qf_no_write
+	qf_no_write, NULL
 };
 
 const struct qfmt qf_awq_fast = {
 	"awq_gemv_fast", "AWQ (GEMV_FAST) and llm-awq: interleaved outputs",
 	owned, fast_claims, fast_spec, fast_read, qf_no_accept, qf_no_plan,
-	qf_no_write
+	qf_no_write, NULL
 };

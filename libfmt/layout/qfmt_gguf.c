@@ -11,7 +11,7 @@
  * is known where the file says so (hint.group_size), and is checked.  Rows may
  * stand turned (tensor_row_data).  Q5_0, Q5_1 and the K-quants are read
  * (qfmt_gguf_read.c), all other types recognised.
- * Source: gptq-formats(5) section 10.2; ggml-quants.c. */
+ * Source: gptq-formats(5) "GGUF"; ggml-quants.c. */
 #include "../base/err.h"
 #include "../base/half.h"
 #include "../base/mem.h"
@@ -130,7 +130,7 @@ static int same_grid(const struct tensor *t, uint32_t n, uint32_t g,
 		       "group %u, as the file has its groups", t->name, n, g);
 }
 
-static int read_row(const struct tensor *t, uint32_t n, struct ql *ql,
+static int grid_row(const struct tensor *t, uint32_t n, struct ql *ql,
 		    struct err *err)
 {
 	const struct qf_gguf_kind *kind = qf_gguf_kind(t->type);
@@ -142,8 +142,7 @@ static int read_row(const struct tensor *t, uint32_t n, struct ql *ql,
 	bool point = t->type == DT_Q4_1 && s->zero_kind == QL_POINT;
 
 	for (uint32_t k = 0; k < s->in; k += size, p += bytes) {
-		qf_gguf_decode(t->type, p, ql->code + (size_t)n * s->in + k, d,
-			       z);
+		qf_gguf_grid(t->type, p, d, z);
 		if (point)
 			point_of(p, &z[0]);
 		for (uint32_t i = 0; i < size / kind->group; i++) {
@@ -174,10 +173,10 @@ static int read_of(struct qf_layer *l, struct ql *ql, struct err *err)
 	if (!t->data)
 		return err_set(err, ERR_UNSUP, "%s: only its header was read",
 			       t->name);
-	if (ql_init(ql, &s, err))
-		return err_ctx(err, "%s", l->module->name);
+	if (qf_codes_open(l, &s, &qf_gguf_codes, t, ql, err))
+		return -1;
 	for (uint32_t n = 0; n < s.out; n++)
-		if (read_row(t, n, ql, err)) {
+		if (grid_row(t, n, ql, err)) {
 			ql_release(ql);
 			return -1;
 		}
@@ -310,7 +309,8 @@ static int write_any(const struct ql *ql, bool lossy, uint8_t *p,
 
 			if (write_block(&w, ql->code + (size_t)n * s->in + k,
 					grid, p, err))
-				return err_ctx(err, "output %u, group %u", n,
+				return err_ctx(err, "output %u, group %u",
+					       ql->first + n,
 					       k / s->group_size);
 			p += block_bytes(w.type);
 		}
@@ -355,10 +355,11 @@ static const char *const owned[] = { "weight", NULL };
 
 const struct qfmt qf_gguf = {
 	"gguf", "ggml's blocks of 32 inputs: Q4_0, Q4_1, Q8_0",
-	owned, claims, spec_of, read_of, accept, plan, write_of
+	owned, claims, spec_of, read_of, accept, plan, write_of, NULL
 };
 
 const struct qfmt qf_gguf_lossy = {
 	"gguf", "the same; scales and offsets may be rounded",
-	owned, claims, spec_of, read_of, accept_lossy, plan_lossy, write_lossy
+	owned, claims, spec_of, read_of, accept_lossy, plan_lossy, write_lossy,
+	NULL
 };

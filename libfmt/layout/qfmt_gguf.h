@@ -2,6 +2,7 @@
 #ifndef LIBFMT_LAYOUT_QFMT_GGUF_H
 #define LIBFMT_LAYOUT_QFMT_GGUF_H
 
+#include "qfmt_codes.h"
 #include "ql.h"
 
 #define QF_GGUF_BLOCK 256 /* elements of the largest block */
@@ -17,9 +18,11 @@ struct qf_gguf_kind {
 /* NULL: not a type of blocks. */
 const struct qf_gguf_kind *qf_gguf_kind(enum dtype type);
 
-/* Decode one block of a type that is decoded: its codes, and a scale and a zero
- * for each of its groups. */
-void qf_gguf_decode(enum dtype type, const uint8_t *block,
-		    uint8_t code[QF_GGUF_BLOCK], float *scale, float *zero);
+/* Of one block of a type that is decoded: a scale and a zero for each of its
+ * groups. */
+void qf_gguf_grid(enum dtype type, const uint8_t *block, float *scale,
+		  float *zero);
+/* The codes of such tensors (qf_words.of; read). */
+extern const struct qf_codes qf_gguf_codes;
 
 #endif

@@ -81,34 +81,21 @@ static void fifth(const uint8_t *p, uint8_t *code)
 		code[j] |= (uint8_t)((bits >> j & 1) << 4);
 }
 
-static void decode_small(enum dtype type, const uint8_t *p, uint8_t *code,
-			 float *scale, float *zero)
+/* Q5_0 and Q5_1: 4 bits behind the fifth ones. */
+static void codes_5(enum dtype type, const uint8_t *p, uint8_t *code)
+{
+	const uint8_t *high = p + (type == DT_Q5_0 ? 2 : 4);
+
+	nibbles(high + 4, 16, code);
+	fifth(high, code);
+}
+
+static void grid_small(enum dtype type, const uint8_t *p, float *scale,
+		       float *zero)
 {
 	*scale = f16(p);
-	switch (type) {
-	case DT_Q8_0:
-		for (int j = 0; j < 32; j++) /* i8 + 128 */
-			code[j] = p[2 + j] ^ 0x80;
-		*zero = 128;
-		break;
-	case DT_Q4_0:
-		nibbles(p + 2, 16, code);
-		*zero = 8;
-		break;
-	case DT_Q5_0:
-		nibbles(p + 6, 16, code);
-		fifth(p + 2, code);
-		*zero = 16;
-		break;
-	case DT_Q5_1:
-		nibbles(p + 8, 16, code);
-		fifth(p + 4, code);
-		*zero = -f16(p + 2);
-		break;
-	default:
-		nibbles(p + 4, 16, code);
-		*zero = -f16(p + 2);
-	}
+	*zero = type == DT_Q8_0 ? 128 : type == DT_Q4_0 ? 8 :
+		type == DT_Q5_0 ? 16 : -f16(p + 2);
 }
 
 /* Scale and minimum j of 8: six bits each, those of the upper four in parts. */
@@ -123,11 +110,8 @@ static void packed6(const uint8_t *p, int j, uint8_t *scale, uint8_t *min)
 	*min = (uint8_t)(p[j + 4] >> 4 | p[j] >> 6 << 4);
 }
 
-/* Four runs of 64 inputs, each two groups in the halves of 32 bytes. */
-static void decode_45(enum dtype type, const uint8_t *p, uint8_t *code,
-		      float *scale, float *zero)
+static void grid_45(const uint8_t *p, float *scale, float *zero)
 {
-	const uint8_t *high = p + 16, *q = high + (type == DT_Q5_K ? 32 : 0);
 	uint8_t s, m;
 
 	for (int j = 0; j < 8; j++) {
@@ -135,6 +119,13 @@ static void decode_45(enum dtype type, const uint8_t *p, uint8_t *code,
 		scale[j] = f16(p) * s;
 		zero[j] = f16(p + 2) * m;
 	}
+}
+
+/* Four runs of 64 inputs, each two groups in the halves of 32 bytes. */
+static void codes_45(enum dtype type, const uint8_t *p, uint8_t *code)
+{
+	const uint8_t *high = p + 16, *q = high + (type == DT_Q5_K ? 32 : 0);
+
 	for (int run = 0; run < 4; run++) {
 		uint8_t *c = code + 64 * run;
 
@@ -147,9 +138,7 @@ static void decode_45(enum dtype type, const uint8_t *p, uint8_t *code,
 	}
 }
 
-/* Two runs of 128 inputs: 64 bytes of low halves, 32 of high bits. */
-static void decode_6(const uint8_t *p, uint8_t *code, float *scale,
-		     float *zero)
+static void grid_6(const uint8_t *p, float *scale, float *zero)
 {
 	float d = f16(p + 208);
 
@@ -157,6 +146,11 @@ static void decode_6(const uint8_t *p, uint8_t *code, float *scale,
 		scale[j] = d * (float)(int8_t)p[192 + j];
 		zero[j] = 32;
 	}
+}
+
+/* Two runs of 128 inputs: 64 bytes of low halves, 32 of high bits. */
+static void codes_6(const uint8_t *p, uint8_t *code)
+{
 	for (int run = 0; run < 2; run++) {
 		const uint8_t *low = p + 64 * run, *high = p + 128 + 32 * run;
 		uint8_t *c = code + 128 * run;
@@ -173,13 +167,96 @@ static void decode_6(const uint8_t *p, uint8_t *code, float *scale,
 	}
 }
 
-void qf_gguf_decode(enum dtype type, const uint8_t *block,
-		    uint8_t code[QF_GGUF_BLOCK], float *scale, float *zero)
+void qf_gguf_grid(enum dtype type, const uint8_t *block, float *scale,
+		  float *zero)
 {
 	if (type == DT_Q4_K || type == DT_Q5_K)
-		decode_45(type, block, code, scale, zero);
+		grid_45(block, scale, zero);
 	else if (type == DT_Q6_K)
-		decode_6(block, code, scale, zero);
+		grid_6(block, scale, zero);
 	else
-		decode_small(type, block, code, scale, zero);
+		grid_small(type, block, scale, zero);
 }
+
+static void decode(enum dtype type, const uint8_t *block, uint8_t *code)
+{
+	if (type == DT_Q4_K || type == DT_Q5_K)
+		codes_45(type, block, code);
+	else if (type == DT_Q6_K)
+		codes_6(block, code);
+	else
+		codes_5(type, block, code);
+}
+
+/* ---- tiles ---- */
+
+#define LOW UINT64_C(0x0f0f0f0f0f0f0f0f)
+#define TOP UINT64_C(0x8080808080808080)
+
+/* The types that are written here, block by block into four octets of output
+ * c. */
+static void octets(enum dtype type, const uint8_t *p, struct bits_octs *oct,
+		   uint32_t c)
+{
+	const uint8_t *q = p + (type == DT_Q4_1 ? 4 : 2);
+
+	if (type == DT_Q8_0) {
+		for (int j = 0; j < 4; j++) /* i8 + 128 */
+			oct[j].of[c] = half_le64(q + 8 * j) ^ TOP;
+		return;
+	}
+	for (int j = 0; j < 2; j++) {
+		oct[j].of[c] = half_le64(q + 8 * j) & LOW;
+		oct[j + 2].of[c] = half_le64(q + 8 * j) >> 4 & LOW;
+	}
+}
+
+static void get_ours(const struct qf_words *w, uint32_t n, uint32_t k,
+		     struct bits_tile *t)
+{
+	uint32_t end = w->out - n < BITS_TILE_OUT ? w->out - n : BITS_TILE_OUT;
+	uint32_t count = w->in - k < BITS_TILE_IN ? w->in - k : BITS_TILE_IN;
+	uint32_t bytes, size = tensor_dtype_block(w->of->type, &bytes);
+
+	for (uint32_t c = 0; c < end; c++) {
+		const uint8_t *p = tensor_row_data(w->of, n + c);
+
+		p += (size_t)(k / size) * bytes;
+		for (uint32_t i = 0; i < count; i += size, p += bytes)
+			octets(w->of->type, p, t->oct + i / 8, c);
+	}
+}
+
+/* A tile's row, or the block of 256 that it is half of. */
+static void get_any(const struct qf_words *w, uint32_t n, uint32_t k,
+		    struct bits_tile *t)
+{
+	uint32_t cols = w->out - n < BITS_TILE_OUT ? w->out - n :
+						     BITS_TILE_OUT;
+	uint32_t count = w->in - k < BITS_TILE_IN ? w->in - k : BITS_TILE_IN;
+	uint32_t bytes, size = tensor_dtype_block(w->of->type, &bytes);
+	uint8_t code[BITS_TILE_OUT][QF_GGUF_BLOCK];
+
+	for (uint32_t c = 0; c < cols; c++) {
+		const uint8_t *p = tensor_row_data(w->of, n + c);
+
+		p += (size_t)(k / size) * bytes;
+		for (uint32_t i = 0; i < count; i += size, p += bytes)
+			decode(w->of->type, p, code[c] + i);
+	}
+	bits_tile_from_bytes(t, code[0] + k % size, sizeof(code[0]), cols,
+			     count);
+}
+
+static void get(const struct qf_words *w, uint32_t n, uint32_t k,
+		struct bits_tile *t)
+{
+	enum dtype type = w->of->type;
+
+	if (type == DT_Q4_0 || type == DT_Q4_1 || type == DT_Q8_0)
+		get_ours(w, n, k, t);
+	else
+		get_any(w, n, k, t);
+}
+
+const struct qf_codes qf_gguf_codes = { true, get, NULL };

@@ -146,32 +146,34 @@ int qf_scales_write(const struct ql *ql, bool by_row, void *part,
 	uint32_t out = ql->spec.out, groups = ql->spec.groups;
 	uint32_t rows = by_row ? out : groups, cols = by_row ? groups : out;
 	enum dtype type = ql->spec.scale_type;
-	size_t bytes = (size_t)cols * (tensor_dtype_bits(type) / 8);
-	float *row = mem_alloc(cols, 2 * sizeof(*row), err);
-	int64_t bad;
-	int ret = -1;
+	size_t size = tensor_dtype_bits(type) / 8;
+	float row[QF_BLOCK], back[QF_BLOCK];
 
-	if (!row)
-		return -1;
-	for (uint32_t r = 0; r < rows; r++) {
-		for (uint32_t c = 0; c < cols; c++)
-			row[c] = ql->scale[by_row ? (size_t)r * groups + c :
-						    (size_t)c * groups + r];
-		bad = row_store(row, row + cols, cols, type,
-				(uint8_t *)part + bytes * r);
-		if (bad >= 0) {
-			err_set(err, ERR_UNSUP, "output %u, group %u: scale "
-				"%.9g is not exact in %s",
-				by_row ? r : (uint32_t)bad,
-				by_row ? (uint32_t)bad : r, (double)row[bad],
-				tensor_dtype_name(type));
-			goto out;
+	/* blocks: a transposition that stays in the cache */
+	for (uint32_t c0 = 0; c0 < cols; c0 += QF_BLOCK)
+		for (uint32_t r = 0; r < rows; r++) {
+			uint32_t n = cols - c0 < QF_BLOCK ? cols - c0 :
+							    QF_BLOCK;
+			int64_t bad;
+
+			for (uint32_t i = 0; i < n; i++) {
+				size_t c = c0 + i, at = by_row ?
+					r * (size_t)cols + c : c * rows + r;
+
+				row[i] = ql->scale[at];
+			}
+			bad = row_store(row, back, n, type, (uint8_t *)part +
+					size * (r * (size_t)cols + c0));
+			if (bad < 0)
+				continue;
+			c0 += (uint32_t)bad;
+			return err_set(err, ERR_UNSUP, "output %u, group %u: "
+				       "scale %.9g is not exact in %s",
+				       by_row ? r : c0, by_row ? c0 : r,
+				       (double)row[bad],
+				       tensor_dtype_name(type));
 		}
-	}
-	ret = 0;
-out:
-	free(row);
-	return ret;
+	return 0;
 }
 
 int qf_zeros_fit(const struct ql *ql, const char *name, struct err *err)
@@ -296,7 +298,7 @@ static int load_small(const struct qf_steps *st, struct qf_layer *l,
 		return err_set(err, ERR_INPUT, "%s: %u outputs, %u inputs in "
 			       "%u groups are no layer", l->module->name,
 			       s->out, s->in, s->groups);
-	l->odd |= qf_common_odd(l, s);
+	l->odd |= qf_common_odd(l, s) | f->odd;
 	if (l->glance || !f->scales->data || (f->zeros && !f->zeros->data) ||
 	    (f->index && !f->index->data)) {
 		s->sym = !f->zeros || f->hint->sym == 1;
@@ -314,6 +316,24 @@ static int load_small(const struct qf_steps *st, struct qf_layer *l,
 	return 0;
 }
 
+int qf_found_spec(struct qf_found *f, uint64_t in, uint64_t out,
+		  struct err *err)
+{
+	struct ql_spec *s = &f->spec;
+
+	if (in % f->scales->dim[0])
+		return err_set(err, ERR_INPUT, "%s: %u groups do not divide "
+			       "%u inputs", f->scales->name,
+			       (uint32_t)f->scales->dim[0], (uint32_t)in);
+	s->bits = 4;
+	s->in = (uint32_t)in;
+	s->out = (uint32_t)out;
+	s->groups = (uint32_t)f->scales->dim[0];
+	s->group_size = s->in / s->groups;
+	s->scale_type = f->scales->type;
+	return 0;
+}
+
 int qf_steps_spec(const struct qf_steps *st, struct qf_layer *l,
 		  struct ql_spec *spec, struct err *err)
 {
@@ -325,6 +345,24 @@ int qf_steps_spec(const struct qf_steps *st, struct qf_layer *l,
 		*spec = f.spec;
 	free(small.mem);
 	return ret;
+}
+
+int qf_codes_open(const struct qf_layer *l, const struct ql_spec *spec,
+		  const struct qf_codes *how, const struct tensor *t,
+		  struct ql *ql, struct err *err)
+{
+	struct qf_words w = { .how = how, .bits = spec->bits,
+			      .out = spec->out, .in = spec->in,
+			      .cols = (uint32_t)t->dim[1],
+			      .data = t->data, .size = t->size, .of = t };
+
+	if (l->words ? ql_init_grid(ql, spec, err) : ql_init(ql, spec, err))
+		return err_ctx(err, "%s", l->module->name);
+	if (l->words)
+		*l->words = w;
+	else
+		qf_codes_read(&w, ql->code);
+	return 0;
 }
 
 int qf_steps_read(const struct qf_steps *st, struct qf_layer *l, struct ql *ql,
@@ -343,20 +381,15 @@ int qf_steps_read(const struct qf_steps *st, struct qf_layer *l, struct ql *ql,
 			f.codes->name);
 		goto out;
 	}
-	if (ql_init(ql, &f.spec, err)) {
-		err_ctx(err, "%s", l->module->name);
+	if (qf_codes_open(l, &f.spec, f.how ? f.how : st->codes, f.codes,
+			  ql, err))
 		goto out;
-	}
 	n = (size_t)f.spec.out * f.spec.groups;
 	memcpy(ql->scale, small.scale, n * sizeof(float));
 	memcpy(ql->zero, small.zero, n * sizeof(float));
 	memcpy(ql->group_of, small.group_of, f.spec.in * sizeof(uint32_t));
-	if (st->codes(&f, ql, err))
-		goto out;
 	ret = 0;
 out:
-	if (ret)
-		ql_release(ql);
 	free(small.mem);
 	return ret;
 }

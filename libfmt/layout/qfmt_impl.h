@@ -4,6 +4,7 @@
 #define LIBFMT_LAYOUT_QFMT_IMPL_H
 
 #include "qfmt.h"
+#include "qfmt_codes.h"
 
 #include <stdbool.h>
 
@@ -28,6 +29,10 @@ int qf_shape_check(const struct tensor *t, uint64_t d0, uint64_t d1,
 uint32_t qf_scale_odd(float s);
 /* Odd bits of any layout: config's bits and group size, bias, weight. */
 uint32_t qf_common_odd(const struct qf_layer *l, const struct ql_spec *s);
+
+/* Scales and zeros change between [groups][out] and [out][groups] in blocks of
+ * this many outputs, whose rows stay in the cache. */
+#define QF_BLOCK 64
 
 /* Add a part; d1 = 0 makes it a vector. */
 void qf_plan_add(struct qf_plan *plan, const char *suffix, enum dtype type,
@@ -56,6 +61,8 @@ struct qf_found {
 	const struct qf_layer *layer;
 	const struct qf_hint *hint; /* never NULL */
 	const struct tensor *codes, *zeros, *scales, *index;
+	const struct qf_codes *how; /* how codes lie, where find finds out */
+	uint32_t odd;               /* enum qf_odd of what find sees */
 	struct ql_spec spec;
 };
 
@@ -68,13 +75,23 @@ struct qf_steps {
 		    struct err *err);
 	/* group_of [in], filled with k / group_size before; NULL: stays. */
 	int (*groups)(struct qf_found *f, uint32_t *group_of, struct err *err);
-	/* Codes into ql->code [out][in]. */
-	int (*codes)(const struct qf_found *f, struct ql *ql, struct err *err);
+	/* How f->codes holds the codes. */
+	const struct qf_codes *codes;
 };
+/* The spec of a layout of 4 bits whose scales are [groups][out], groups a
+ * divisor of in. */
+int qf_found_spec(struct qf_found *f, uint64_t in, uint64_t out,
+		  struct err *err);
 int qf_steps_spec(const struct qf_steps *s, struct qf_layer *l,
 		  struct ql_spec *spec, struct err *err);
 int qf_steps_read(const struct qf_steps *s, struct qf_layer *l, struct ql *ql,
 		  struct err *err);
+
+/* Initialise *ql of this spec and read its codes from t, or leave them there
+ * and fill *l->words where that is set. */
+int qf_codes_open(const struct qf_layer *l, const struct ql_spec *spec,
+		  const struct qf_codes *how, const struct tensor *t,
+		  struct ql *ql, struct err *err);
 
 /* The three writing calls of a layout that is only read. */
 int qf_no_accept(const struct ql_spec *spec, struct err *err);

@@ -6,7 +6,7 @@
  *
  * W = scale * code - zeros.  Where every zeros is scale * z, rounded once, for
  * a whole z, the layer has zero points; otherwise it keeps its offsets.
- * Source: gptq-formats(5) sections 5.1 and 5.2. */
+ * Source: gptq-formats(5) "GPTQ-for-LLaMa". */
 #include "../base/err.h"
 #include "bits.h"
 #include "qfmt_impl.h"
@@ -92,15 +92,7 @@ static int grid(struct qf_found *f, float *scale, float *zero,
 	return 0;
 }
 
-static int codes(const struct qf_found *f, struct ql *ql, struct err *err)
-{
-	(void)err;
-	bits_unpack_cols(&bits_stream, ql->spec.bits, f->codes->data,
-			 ql->spec.out, ql->spec.in, ql->code);
-	return 0;
-}
-
-static const struct qf_steps steps = { find, grid, NULL, codes };
+static const struct qf_steps steps = { find, grid, NULL, &qf_codes_stream };
 static const char *const owned[] = { "qweight", "scales", "zeros", NULL };
 
 static int spec_of(struct qf_layer *l, struct ql_spec *spec, struct err *err)
@@ -115,5 +107,6 @@ static int read_of(struct qf_layer *l, struct ql *ql, struct err *err)
 
 const struct qfmt qf_llama = {
 	"gptq-for-llama", "GPTQ-for-LLaMa of March 2023: zeros as floats",
-	owned, claims, spec_of, read_of, qf_no_accept, qf_no_plan, qf_no_write
+	owned, claims, spec_of, read_of, qf_no_accept, qf_no_plan, qf_no_write,
+	NULL
 };

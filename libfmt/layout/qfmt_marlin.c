@@ -7,7 +7,7 @@
  * holds the outputs 16j + lane/4 (+ 8) and the inputs 2*(lane%4) (+ 0, 1, 8,
  * 9): what one thread of a warp multiplies.  AutoAWQ's marlin version has the
  * same tensors as qweight and scales.
- * Source: gptq-formats(5) sections 7.1, 7.2, 7.4 and 8.5. */
+ * Source: gptq-formats(5) "Marlin". */
 #include "../base/err.h"
 #include "../base/half.h"
 #include "../base/mem.h"
@@ -43,7 +43,6 @@ static int find(struct qf_found *f, struct err *err)
 {
 	const struct qf_module *m = f->layer->module;
 	bool own = qf_part(m, "B") != NULL;
-	struct ql_spec *s = &f->spec;
 	uint64_t in, out;
 
 	f->codes = qf_need(m, own ? "B" : "qweight", err);
@@ -59,17 +58,7 @@ static int find(struct qf_found *f, struct err *err)
 			       (uint32_t)f->codes->dim[1], TILE_WORDS);
 	if (qf_shape_check(f->scales, f->scales->dim[0], out, err))
 		return -1;
-	if (in % f->scales->dim[0])
-		return err_set(err, ERR_INPUT, "%s: %u groups do not divide "
-			       "%u inputs", f->scales->name,
-			       (uint32_t)f->scales->dim[0], (uint32_t)in);
-	s->bits = 4;
-	s->in = (uint32_t)in;
-	s->out = (uint32_t)out;
-	s->groups = (uint32_t)f->scales->dim[0];
-	s->group_size = s->in / s->groups;
-	s->scale_type = f->scales->type;
-	return 0;
+	return qf_found_spec(f, in, out, err);
 }
 
 /* Where column n of a row of scales is stored, and the other way round: both
@@ -88,63 +77,53 @@ static int grid(struct qf_found *f, float *scale, float *zero,
 		struct err *err)
 {
 	const struct ql_spec *s = &f->spec;
-	float *row = mem_alloc(s->out, sizeof(*row), err);
-
-	if (!row)
-		return -1;
-	for (uint32_t g = 0; g < s->groups; g++) {
-		tensor_load_f32(f->scales, (uint64_t)g * s->out, s->out, row);
-		for (uint32_t n = 0; n < s->out; n++) {
-			size_t at = (size_t)n * s->groups + g;
-
-			scale[at] = row[shuffled(n, s->groups > 1)];
-			zero[at] = 8;
-		}
-	}
-	free(row);
-	return 0;
-}
-
-/* The places of a word's eight nibbles from its first code on, in [out][in]:
- * even inputs in the low half, odd ones in the high half. */
-static void nibbles(uint32_t in, size_t at[8])
-{
-	static const uint8_t which[8] = { 0, 2, 4, 6, 1, 3, 5, 7 };
-
-	for (int e = 0; e < 8; e++) {
-		uint32_t i = which[e];
-
-		at[e] = i % 2 + 8 * (i / 2 % 2) + 8 * (size_t)(i / 4) * in;
-	}
-}
-
-/* The first code of word w of the tile at output n0, input k0. */
-static size_t first(uint32_t in, uint32_t n0, uint32_t k0, uint32_t w)
-{
-	uint32_t lane = w / 4, j = w % 4;
-
-	return (size_t)(n0 + 16 * j + lane / 4) * in + k0 + 2 * (lane % 4);
-}
-
-static int codes(const struct qf_found *f, struct ql *ql, struct err *err)
-{
-	uint32_t in = ql->spec.in, out = ql->spec.out;
-	const uint8_t *b = f->codes->data;
-	size_t at[8];
+	float row[TILE_OUT];
 
 	(void)err;
-	nibbles(in, at);
-	for (uint32_t k0 = 0; k0 < in; k0 += TILE_IN)
-		for (uint32_t n0 = 0; n0 < out; n0 += TILE_OUT)
-			for (uint32_t w = 0; w < TILE_WORDS; w++, b += 4) {
-				uint8_t *c = ql->code + first(in, n0, k0, w);
-				uint32_t v = half_le32(b);
+	/* both shuffles stay inside 64 outputs */
+	for (uint32_t n0 = 0; n0 < s->out; n0 += TILE_OUT)
+		for (uint32_t g = 0; g < s->groups; g++) {
+			size_t at = (size_t)n0 * s->groups + g;
 
-				for (int e = 0; e < 8; e++)
-					c[at[e]] = v >> 4 * e & 15;
+			tensor_load_f32(f->scales, (uint64_t)g * s->out + n0,
+					TILE_OUT, row);
+			for (uint32_t i = 0; i < TILE_OUT; i++) {
+				scale[at] = row[shuffled(i, s->groups > 1)];
+				zero[at] = 8;
+				at += s->groups;
 			}
+		}
 	return 0;
 }
+
+/* ---- codes ---- */
+
+/* Rows of tiles follow each other, 16 inputs each, of 2N words. */
+static void get(const struct qf_words *w, uint32_t n, uint32_t k,
+		struct bits_tile *t)
+{
+	const struct bits_isa *isa = bits_isa_best();
+	size_t row = 8 * (size_t)w->out;
+	const uint8_t *p = (const uint8_t *)w->data + row * (k / TILE_IN) +
+			   4 * TILE_WORDS * (size_t)(n / TILE_OUT);
+
+	for (uint32_t j = 0; j < BITS_TILE_IN && k + j < w->in; j += TILE_IN)
+		isa->marlin_get(p + row * (j / TILE_IN), t->oct + j / 8);
+}
+
+static void put(const struct bits_tile *t, const struct qf_strip *s,
+		uint32_t n, uint32_t k)
+{
+	const struct bits_isa *isa = bits_isa_best();
+	size_t row = 8 * (size_t)s->out;
+	uint8_t *p = (uint8_t *)s->to + row * (k / TILE_IN) +
+		     4 * TILE_WORDS * (size_t)(n / TILE_OUT);
+
+	for (uint32_t j = 0; j < BITS_TILE_IN && k + j < s->in; j += TILE_IN)
+		isa->marlin_put(t->oct + j / 8, p + row * (j / TILE_IN));
+}
+
+static const struct qf_codes codes = { false, get, put };
 
 /* ---- writing ---- */
 
@@ -183,25 +162,6 @@ static int plan(const struct ql_spec *s, struct qf_plan *p, struct err *err)
 	return 0;
 }
 
-static void put_codes(const struct ql *ql, uint8_t *b)
-{
-	uint32_t in = ql->spec.in, out = ql->spec.out;
-	size_t at[8];
-
-	nibbles(in, at);
-	for (uint32_t k0 = 0; k0 < in; k0 += TILE_IN)
-		for (uint32_t n0 = 0; n0 < out; n0 += TILE_OUT)
-			for (uint32_t w = 0; w < TILE_WORDS; w++, b += 4) {
-				const uint8_t *c =
-					ql->code + first(in, n0, k0, w);
-				uint32_t v = 0;
-
-				for (int e = 0; e < 8; e++)
-					v |= (uint32_t)c[at[e]] << 4 * e;
-				half_put32(b, v);
-			}
-}
-
 static int put_scales(const struct ql *ql, uint8_t *part, struct err *err)
 {
 	uint32_t out = ql->spec.out, groups = ql->spec.groups;
@@ -225,13 +185,16 @@ static int write_of(const struct ql *ql, void *const part[], struct err *err)
 {
 	if (accept(&ql->spec, err) || put_scales(ql, part[1], err))
 		return -1;
-	put_codes(ql, part[0]);
+	if (ql->code)
+		qf_codes_write(&codes, ql->code,
+			       &(struct qf_strip){ 4, ql->spec.out,
+						   ql->spec.in, part[0] });
 	return 0;
 }
 
 /* ---- the row ---- */
 
-static const struct qf_steps steps = { find, grid, NULL, codes };
+static const struct qf_steps steps = { find, grid, NULL, &codes };
 static const char *const owned[] = { "B", "s", "workspace", "qweight",
 				     "scales", NULL };
 
@@ -247,5 +210,5 @@ static int read_of(struct qf_layer *l, struct ql *ql, struct err *err)
 
 const struct qfmt qf_marlin = {
 	"marlin", "Marlin: 4-bit symmetric codes shuffled for tensor cores",
-	owned, claims, spec_of, read_of, accept, plan, write_of
+	owned, claims, spec_of, read_of, accept, plan, write_of, &codes
 };

@@ -15,6 +15,36 @@ static int missing(const struct packed *p, const char *suffix, struct err *err)
 	return err_set(err, ERR_INPUT, "%s.%s: missing", p->module, suffix);
 }
 
+/* Words of 8, 16 and 64 bits hold the same streams (GPTQModel's pack_dtype).
+ * Sizes are counted in words of 32 bits, which have to be whole.  Section
+ * 3.3. */
+static int find_words(struct packed *p, struct err *err)
+{
+	const struct tensor *c = p->codes, *z = p->zeros;
+	uint64_t rows, cols = 0;
+
+	p->word = c->type == DT_I8 || c->type == DT_I16 || c->type == DT_I64 ?
+			  tensor_dtype_bits(c->type) : 32;
+	if (p->word == 32) {
+		if (qf_words_check(c, err) || (z && qf_words_check(z, err)))
+			return -1;
+	} else if (qf_rank_check(c, 2, err) || (z && qf_rank_check(z, 2, err)))
+		return -1;
+	if (z && z->type != c->type)
+		return err_set(err, ERR_INPUT, "%s: type %s (expected %s)",
+			       z->name, tensor_dtype_name(z->type),
+			       tensor_dtype_name(c->type));
+	rows = c->dim[0] * p->word;
+	cols = z ? z->dim[1] * p->word : 0;
+	if (rows % 32 || cols % 32 || rows / 32 > QL_DIM_MAX ||
+	    cols / 32 > QL_DIM_MAX)
+		return err_set(err, ERR_UNSUP, "%s: words of %u bits that do "
+			       "not fill words of 32", c->name, p->word);
+	p->rows = (uint32_t)(rows / 32);
+	p->zcols = (uint32_t)(cols / 32);
+	return 0;
+}
+
 int qf_packed_find(const struct packed_rule *r, const struct qf_layer *l,
 		   struct packed *p, struct err *err)
 {
@@ -35,8 +65,7 @@ int qf_packed_find(const struct packed_rule *r, const struct qf_layer *l,
 		return missing(p, r->scales, err);
 	if (!p->zeros && p->hint->sym == 0)
 		return missing(p, r->zeros, err);
-	if (qf_words_check(p->codes, err) || qf_floats_check(p->scales, err) ||
-	    (p->zeros && qf_words_check(p->zeros, err)) ||
+	if (find_words(p, err) || qf_floats_check(p->scales, err) ||
 	    (p->index && qf_rank_check(p->index, 1, err)))
 		return -1;
 	if (p->index && p->index->type != DT_I32 && p->index->type != DT_I64)
@@ -44,9 +73,13 @@ int qf_packed_find(const struct packed_rule *r, const struct qf_layer *l,
 			       "%s: type %s (expected I32 or I64)",
 			       p->index->name,
 			       tensor_dtype_name(p->index->type));
-	p->rows = (uint32_t)p->codes->dim[0];
-	p->zcols = p->zeros ? (uint32_t)p->zeros->dim[1] : 0;
+	p->width = (uint32_t)p->scales->dim[1];
 	return 0;
+}
+
+uint64_t qf_outputs(uint64_t stored, uint32_t out)
+{
+	return out && ((uint64_t)out + 31) / 32 * 32 == stored ? out : stored;
 }
 
 /* The config's bits where they can be bits at all, else 0. */
@@ -80,19 +113,35 @@ static uint8_t pick(uint32_t mask, uint32_t hint)
 	return 0;
 }
 
+/* AutoGPTQ's fused attention saves q, k and v as one, their maps one behind the
+ * other. */
+static int check_fused(const struct packed *p, uint32_t in, uint8_t bits,
+		       struct err *err)
+{
+	uint32_t each = bits ? (uint32_t)((uint64_t)p->rows * 32 / bits) : 0;
+
+	if (!p->index || !each || in <= each || in % each)
+		return 0;
+	return err_set(err, ERR_UNSUP, "%s: %u maps of %u inputs: layers that "
+		       "were fused when they were saved, which are not read; "
+		       "save the model without fused attention",
+		       p->index->name, in / each, each);
+}
+
 /* No width fits qweight and qzeros at once.  Blame the one that the config, or
  * else the other one, contradicts. */
 static int blame(const struct packed *p, uint32_t in, uint32_t by_codes,
 		 uint32_t by_zeros, struct err *err)
 {
-	uint32_t out = (uint32_t)p->scales->dim[1];
-	uint32_t hint = said(p);
+	uint32_t out = p->width, hint = said(p);
 	char shape[96];
 	uint8_t b;
 
 	b = by_codes >> hint & 1 ? (uint8_t)hint : 0;
 	if (!b)
 		b = by_zeros ? pick(by_zeros, hint) : pick(by_codes, hint);
+	if (check_fused(p, in, b, err))
+		return -1;
 	if (!b)
 		return err_set(err, ERR_INPUT,
 			       "%s: shape %s does not match %u inputs at 2, 3, "
@@ -121,7 +170,7 @@ static int find_bits(const struct packed *p, struct ql_spec *s,
 	uint32_t in = p->index ? (uint32_t)p->index->dim[0] : p->hint->in;
 
 	if (p->zeros)
-		by_zeros = widths_of(p, s->out, p->zcols);
+		by_zeros = widths_of(p, p->width, p->zcols);
 	if (in)
 		by_codes = widths_of(p, in, p->rows);
 	if (!p->index && !by_codes) /* the tensors win */
@@ -144,7 +193,9 @@ static bool tail_used(const struct packed *p, const struct ql_spec *s,
 
 	if (!row || !used)
 		return false;
-	row += 4 * (size_t)(p->rows - 1) * s->out;
+	if (p->word != 32)
+		return false;
+	row += 4 * (size_t)(p->rows - 1) * p->width;
 	for (uint32_t n = 0; n < s->out; n++)
 		if (half_le32(row + 4 * (size_t)n) >> used)
 			return true;
@@ -181,17 +232,20 @@ int qf_packed_sizes(const struct packed *p, struct ql_spec *s, struct err *err)
 	s->zero_kind = QL_POINT;
 	s->scale_type = p->scales->type;
 	s->groups = (uint32_t)p->scales->dim[0];
-	s->out = (uint32_t)p->scales->dim[1];
-	if (p->codes->dim[1] != s->out)
+	s->out = (uint32_t)qf_outputs(p->width, p->hint->out);
+	if (p->codes->dim[1] != p->width)
 		return err_set(err, ERR_INPUT,
 			       "%s: shape %s does not match the %u outputs of "
 			       "scales %s (expected [%u, %u])",
 			       p->codes->name,
-			       tensor_shape_text(p->codes, shape), s->out,
+			       tensor_shape_text(p->codes, shape), p->width,
 			       tensor_shape_text(p->scales, other), p->rows,
-			       s->out);
+			       p->width);
 	if (find_bits(p, s, err) || find_inputs(p, s, err))
 		return -1;
+	if (p->word != 32 && (32 % s->bits || p->rule->bits != &bits_stream))
+		return err_set(err, ERR_UNSUP, "%s: codes of %u bits in words "
+			       "of %u", p->codes->name, s->bits, p->word);
 	/* planes are whole, where a stream may end in the middle */
 	if (bits_words(p->rule->bits, s->bits, s->in) != p->rows)
 		return err_set(err, ERR_INPUT,
@@ -276,26 +330,53 @@ static uint32_t group_size(const struct ql_spec *s, int32_t hint,
 	return s->in % s->groups ? search(s) : s->in / s->groups;
 }
 
+static int64_t index_at(const struct tensor *t, uint32_t k)
+{
+	const uint8_t *data = t->data;
+
+	return t->type == DT_I64 ? (int64_t)half_le64(data + 8 * (size_t)k) :
+				   (int32_t)half_le32(data + 4 * (size_t)k);
+}
+
+/* Entry k of n is of no group.  Where all of them are moved by the same, the
+ * rows are those of one rank of several.  Source:
+ * gptq-formats(5) "Groups and act-order". */
+static int index_bad(const struct tensor *t, const struct ql_spec *s,
+		     uint32_t n, uint32_t k, struct err *err)
+{
+	int64_t lo = index_at(t, 0), hi = lo, g = index_at(t, k);
+
+	for (uint32_t i = 1; i < n; i++) {
+		int64_t at = index_at(t, i);
+
+		lo = at < lo ? at : lo;
+		hi = at > hi ? at : hi;
+	}
+	if (lo > 0 && hi - lo < s->groups)
+		return err_set(err, ERR_UNSUP, "%s: groups %lld to %lld "
+			       "(expected 0 to %u): a slice of a larger layer, "
+			       "as tensor-parallel programs cut it, which is "
+			       "not read", t->name, (long long)lo,
+			       (long long)hi, s->groups - 1);
+	return err_set(err, ERR_INPUT, "%s: group %lld of input %u (expected 0 "
+		       "to %u)", t->name, (long long)g, k, s->groups - 1);
+}
+
 /* The first n entries of g_idx into group_of.  *map: they say something, i.e.
  * are not absent, not loaded or all zero. */
 static int index_load(const struct packed *p, const struct ql_spec *s,
 		      uint32_t n, uint32_t *group_of, bool *map,
 		      struct err *err)
 {
-	const uint8_t *data = p->index ? p->index->data : NULL;
-	bool wide = p->index && p->index->type == DT_I64;
+	bool data = p->index && p->index->data;
 	uint32_t any = 0;
 
 	*map = false;
 	for (uint32_t k = 0; data && k < n; k++) {
-		int64_t g = wide ? (int64_t)half_le64(data + 8 * (size_t)k)
-				 : (int32_t)half_le32(data + 4 * (size_t)k);
+		int64_t g = index_at(p->index, k);
 
 		if (g < 0 || g >= s->groups)
-			return err_set(err, ERR_INPUT,
-				       "%s: group %lld of input %u (expected 0 "
-				       "to %u)", p->index->name, (long long)g,
-				       k, s->groups - 1);
+			return index_bad(p->index, s, n, k, err);
 		group_of[k] = (uint32_t)g;
 		any |= group_of[k];
 	}
@@ -375,9 +456,15 @@ int qf_packed_glance(const struct packed *p, struct ql_spec *s,
 	if (group_size_check(p, s, err))
 		return -1;
 	*odd |= sizes_odd(p, s);
-	for (uint32_t k = 0; any && k < n; k++)
-		if (map[k] != k / s->group_size)
+	/* k / group_size, without a division for each */
+	for (uint32_t k = 0, g = 0, left = s->group_size; any && k < n; k++) {
+		if (map[k] != g)
 			s->act_order = 1;
+		if (!--left) {
+			left = s->group_size;
+			g++;
+		}
+	}
 	if (any && p->hint->desc_act == 0 && falls(map, n))
 		*odd |= QF_ODD_ACT;
 	if (p->index && p->index->data && !any && n > s->group_size)

@@ -140,6 +140,20 @@ static void ambiguous(const struct qf_zeros *z, struct reading *r,
 		*odd |= smeared(z) ? QF_ODD_ZERO_SMEAR : QF_ODD_ZERO_WRAP;
 }
 
+/* Only the lower half of each 64-bit word was made v1.  Source:
+ * gptq-formats(5) "Zero points". */
+static bool halves(const struct qf_zeros *z, const uint16_t *field)
+{
+	uint32_t per = 32 / z->bits, mid = 1u << (z->bits - 1);
+
+	for (uint32_t g = 0; g < z->groups; g++)
+		for (uint32_t n = 0; n < z->out; n++)
+			if (field[(size_t)g * z->out + n] !=
+			    mid - (n / per % 2 ? 0 : 1))
+				return false;
+	return z->bias;
+}
+
 /* The constants of a symmetric module, before any doubt about single fields.
  * `field` is scratch for a second unpacking.  1: decided. */
 static int by_constant(const struct qf_zeros *z, uint16_t *field,
@@ -158,6 +172,11 @@ static int by_constant(const struct qf_zeros *z, uint16_t *field,
 		r->plus = (uint16_t)(1 - z->bias);
 		return 1;
 	}
+	if (z->wide && halves(z, field)) {
+		*odd |= QF_ODD_LABEL;
+		r->middle = true;
+		return 1;
+	}
 	if (z->bits != 3 || !z->bias)
 		return 0;
 	if (unpack(z, swapped, field, err))
@@ -173,11 +192,11 @@ static int by_constant(const struct qf_zeros *z, uint16_t *field,
 int qf_zeros_middle(const struct qf_zeros *z, struct err *err)
 {
 	size_t words = (size_t)bits_words(z->rule, z->bits, z->out);
-	uint8_t *narrow = mem_alloc(z->out, 1, err);
-	uint8_t *row = mem_alloc(words, 4, err);
-	int same = narrow && row ? 1 : -1;
 	/* 32 equal fields fill whole words, which repeat */
 	uint32_t n = z->out % 32 ? z->out : 32;
+	uint8_t *narrow = mem_alloc(n, 1, err);
+	uint8_t *row = mem_alloc(words, 4, err);
+	int same = narrow && row ? 1 : -1;
 
 	if (same > 0) {
 		memset(narrow, (1 << (z->bits - 1)) - z->bias, n);

@@ -7,6 +7,8 @@
  *	all fields are one layout's middle       that layout; a label that says
  *	                                         otherwise is reported
  *	3 bits, fields of the swapped constants  they are taken back
+ *	64-bit words, lower halves of v1's       the middle everywhere, reported
+ *	middle, upper ones of v2's
  *	the config says sym                      the middle everywhere, reported
  *	v1 without a field of all ones           field + 1
  *	v1 by gptqmodel                          the inverse of its writer: one
@@ -18,7 +20,7 @@
  *
  * The last two are reported, and as lost where a packer's overflow (a zero of
  * -1 or-ed in without a mask) has run over the fields above it.
- * Source: gptq-formats(5) sections 3.4, 4.1 and 4.3. */
+ * Source: gptq-formats(5) "Zero points". */
 #ifndef LIBFMT_LAYOUT_QFMT_ZEROS_H
 #define LIBFMT_LAYOUT_QFMT_ZEROS_H
 
@@ -32,6 +34,9 @@ struct qf_zeros {
 	const void *words;           /* [groups][bits_words(out)] */
 	uint32_t groups, out;
 	const struct qf_hint *hint;
+	bool wide;                   /* words were of 64 bits: gptqmodel's v1
+					has only the lower half of each less
+					one */
 };
 
 /* Do all fields say the layout's own middle?  Then nothing about them is odd,

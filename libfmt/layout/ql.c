@@ -33,21 +33,22 @@ static int spec_check(const struct ql_spec *s, struct err *err)
 	return 0;
 }
 
-int ql_init(struct ql *ql, const struct ql_spec *spec, struct err *err)
+static int init(struct ql *ql, const struct ql_spec *spec, bool codes,
+		struct err *err)
 {
 	size_t n = spec->out;
 	struct mem_part part[] = {
-		{ (void **)&ql->code, n * spec->in, 1 },
 		{ (void **)&ql->scale, n * spec->groups, sizeof(float) },
 		{ (void **)&ql->zero, n * spec->groups, sizeof(float) },
-		{ (void **)&ql->group_of, spec->in, sizeof(uint32_t) }
+		{ (void **)&ql->group_of, spec->in, sizeof(uint32_t) },
+		{ (void **)&ql->code, n * spec->in, 1 }
 	};
 
 	memset(ql, 0, sizeof(*ql));
 	/* dimensions below 2^24 each: the products above fit 64 bits */
 	if (spec_check(spec, err))
 		return -1;
-	ql->mem = mem_block(part, sizeof(part) / sizeof(part[0]), err);
+	ql->mem = mem_block(part, codes ? 4 : 3, err);
 	if (!ql->mem) {
 		memset(ql, 0, sizeof(*ql));
 		return -1;
@@ -56,6 +57,16 @@ int ql_init(struct ql *ql, const struct ql_spec *spec, struct err *err)
 	for (uint32_t k = 0; k < spec->in; k++)
 		ql->group_of[k] = k / spec->group_size;
 	return 0;
+}
+
+int ql_init(struct ql *ql, const struct ql_spec *spec, struct err *err)
+{
+	return init(ql, spec, true, err);
+}
+
+int ql_init_grid(struct ql *ql, const struct ql_spec *spec, struct err *err)
+{
+	return init(ql, spec, false, err);
 }
 
 void ql_release(struct ql *ql)
@@ -130,9 +141,7 @@ static int groups_check(const struct ql *ql, struct err *err)
 			size_t i = (size_t)n * groups + g;
 
 			if (!isfinite(ql->scale[i]))
-				return err_set(err, ERR_INPUT,
-					       "scale %g at output %u, group "
-					       "%u (expected a finite number)",
+				return err_set(err, ERR_INPUT, QL_BAD_SCALE,
 					       (double)ql->scale[i], n, g);
 			if (!zero_good(ql, ql->zero[i]))
 				return err_set(err, ERR_INPUT,
@@ -222,6 +231,30 @@ uint32_t ql_map_from(const uint32_t *map, uint32_t count, uint32_t i)
 	return i >= count ? QL_PAD : map ? map[i] : i;
 }
 
+/* Rows are equal without a look at their weights where the two layers have the
+ * same groups, and the rows the same codes, scales and zeros. */
+static bool same_groups(const struct ql *a, const struct ql_map *map,
+			const struct ql *b)
+{
+	return !map->row && !map->col && a->spec.in == b->spec.in &&
+	       a->spec.out == b->spec.out &&
+	       a->spec.groups == b->spec.groups &&
+	       a->spec.zero_kind == b->spec.zero_kind &&
+	       !memcmp(a->group_of, b->group_of,
+		       a->spec.in * sizeof(*a->group_of));
+}
+
+static bool same_row(const struct ql *a, const struct ql *b, uint32_t n)
+{
+	size_t in = a->spec.in, groups = a->spec.groups;
+
+	return !memcmp(a->code + n * in, b->code + n * in, in) &&
+	       !memcmp(a->scale + n * groups, b->scale + n * groups,
+		       groups * sizeof(float)) &&
+	       !memcmp(a->zero + n * groups, b->zero + n * groups,
+		       groups * sizeof(float));
+}
+
 int ql_compare_moved(const struct ql *a, const struct ql_map *map,
 		     const struct ql *b, struct ql_diff *diff,
 		     struct err *err)
@@ -233,6 +266,7 @@ int ql_compare_moved(const struct ql *a, const struct ql_map *map,
 		{ (void **)&want, in, sizeof(*want) },
 		{ (void **)&is, in, sizeof(*is) }
 	};
+	bool groups;
 	void *mem;
 
 	memset(diff, 0, sizeof(*diff));
@@ -244,9 +278,12 @@ int ql_compare_moved(const struct ql *a, const struct ql_map *map,
 	mem = mem_block(part, 3, err);
 	if (!mem)
 		return -1;
+	groups = same_groups(a, map, b);
 	for (uint32_t n = 0; n < out; n++) {
 		uint32_t from = ql_map_from(map->row, a->spec.out, n);
 
+		if (groups && same_row(a, b, n))
+			continue;
 		if (from != QL_PAD)
 			ql_dequant_row(a, from, row);
 		for (uint32_t k = 0; k < in; k++) {

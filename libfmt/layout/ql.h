@@ -11,7 +11,7 @@
  * trips are bit-exact.  Permutations are derived from group_of, never stored.
  *
  * "Dequantize in f32, round once to the wanted type" is the exact definition
- * of a weight's value (gptq-formats(5) section 0.1). */
+ * of a weight's value (gptq-formats(5) "Conventions"). */
 #ifndef LIBFMT_LAYOUT_QL_H
 #define LIBFMT_LAYOUT_QL_H
 
@@ -48,6 +48,9 @@ struct ql {
 	float *zero;        /* [out][groups] */
 	uint32_t *group_of; /* [in] */
 	void *mem;          /* the one block behind all four */
+	uint32_t first;     /* some rows of a layer, looked at by themselves:
+			       which of its outputs the first one is, for
+			       messages */
 };
 
 #define QL_DIM_MAX (1u << 24) /* a larger in or out is refused */
@@ -55,6 +58,9 @@ struct ql {
 /* Check the spec (sizes, bits, groups) and allocate; arrays are zeroed,
  * group_of is k / group_size.  On failure *ql is zeroed. */
 int ql_init(struct ql *ql, const struct ql_spec *spec, struct err *err);
+/* The same without codes: code is NULL.  Only what says so takes such a
+ * layer. */
+int ql_init_grid(struct ql *ql, const struct ql_spec *spec, struct err *err);
 void ql_release(struct ql *ql); /* accepts a zeroed struct */
 
 /* Check the invariants on the data: codes < 2^bits, group_of < groups, QL_POINT
@@ -96,6 +102,23 @@ uint32_t ql_map_from(const uint32_t *map, uint32_t count, uint32_t i);
 int ql_compare_moved(const struct ql *a, const struct ql_map *map,
 		     const struct ql *b, struct ql_diff *diff,
 		     struct err *err);
+
+/* A QL_POINT layer as a file may hold it, for devices that take it so.  Column
+ * n of the words is a stream of spec.bits wide codes (bits.h), that of output
+ * n: what ql_dequant_row gives follows from the definition above. */
+struct ql_packed {
+	struct ql_spec spec;
+	const void *words;  /* [ceil(in * bits / 32)][out], little endian */
+	const void *scales; /* [groups][out] of spec.scale_type; neither need be
+			       aligned, both are the file's */
+	uint16_t *zeros;    /* [groups][out]; NULL: all are 2^(bits-1) */
+	uint32_t *group_of; /* [in] */
+};
+void ql_packed_release(struct ql_packed *q); /* accepts a zeroed struct */
+/* ERR_INPUT for a scale that is not finite, in the words of ql_check. */
+int ql_packed_check(const struct ql_packed *q, struct err *err);
+#define QL_BAD_SCALE \
+	"scale %g at output %u, group %u (expected a finite number)"
 
 #ifdef __cplusplus
 }

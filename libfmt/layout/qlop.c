@@ -14,6 +14,13 @@ static void replace(struct ql *ql, struct ql *by)
 	ql_observe(ql);
 }
 
+/* With codes or without them, as ql is. */
+static int init_like(const struct ql *ql, const struct ql_spec *spec,
+		     struct ql *to, struct err *err)
+{
+	return ql->code ? ql_init(to, spec, err) : ql_init_grid(to, spec, err);
+}
+
 /* ---- moving and padding ---- */
 
 static float middle(const struct ql_spec *s)
@@ -46,20 +53,26 @@ static void move_groups(const struct ql *ql, const struct ql_map *map,
 	}
 }
 
-/* Row n of `to`; a code that is the zero is a weight of 0. */
-static int move_row(const struct ql *ql, const struct ql_map *map, uint32_t n,
-		    struct ql *to, struct err *err)
+/* The codes of row n of `to`, from old output `from`, but for padding. */
+static void move_row(const struct ql *ql, const struct ql_map *map, uint32_t n,
+		     uint32_t from, struct ql *to)
+{
+	uint8_t *code = to->code + (size_t)n * map->in;
+	const uint8_t *was = ql->code + (size_t)from * ql->spec.in;
+
+	if (!map->col)
+		memcpy(code, was, ql->spec.in);
+	for (uint32_t k = 0; map->col && k < ql->spec.in; k++)
+		code[k] = was[map->col[k]];
+}
+
+/* Padding of row n of `to`: a code that is the zero is a weight of 0. */
+static int pad_row(const struct ql *ql, const struct ql_map *map, uint32_t n,
+		   struct ql *to, struct err *err)
 {
 	uint32_t from = ql_map_from(map->row, ql->spec.out, n);
-	uint8_t *code = to->code + (size_t)n * map->in;
-	uint32_t keep = from == QL_PAD ? 0 : ql->spec.in;
-	const uint8_t *was = keep ? ql->code + (size_t)from * keep : NULL;
 
-	if (keep && !map->col)
-		memcpy(code, was, keep);
-	for (uint32_t k = 0; map->col && k < keep; k++)
-		code[k] = was[map->col[k]];
-	for (uint32_t k = keep; k < map->in; k++) {
+	for (uint32_t k = from == QL_PAD ? 0 : ql->spec.in; k < map->in; k++) {
 		float z = to->zero[(size_t)n * to->spec.groups +
 				   to->group_of[k]];
 
@@ -72,7 +85,8 @@ static int move_row(const struct ql *ql, const struct ql_map *map, uint32_t n,
 				       "its zero %g is no code, so that "
 				       "nothing in it can be 0", from,
 				       to->group_of[k], (double)z);
-		code[k] = (uint8_t)z;
+		if (to->code)
+			to->code[(size_t)n * map->in + k] = (uint8_t)z;
 	}
 	return 0;
 }
@@ -87,14 +101,19 @@ int ql_move(struct ql *ql, const struct ql_map *map, struct err *err)
 	if (spec.groups == 1)
 		spec.group_size = spec.in;
 	spec.groups = (spec.in - 1) / spec.group_size + 1;
-	if (ql_init(&to, &spec, err))
+	if (init_like(ql, &spec, &to, err))
 		return -1;
 	move_groups(ql, map, &to);
-	for (uint32_t n = 0; n < map->out; n++)
-		if (move_row(ql, map, n, &to, err)) {
+	for (uint32_t n = 0; n < map->out; n++) {
+		uint32_t from = ql_map_from(map->row, ql->spec.out, n);
+
+		if (ql->code && from != QL_PAD)
+			move_row(ql, map, n, from, &to);
+		if (pad_row(ql, map, n, &to, err)) {
 			ql_release(&to);
 			return -1;
 		}
+	}
 	replace(ql, &to);
 	return 0;
 }
@@ -109,9 +128,10 @@ static int regroup(const struct ql *ql, uint32_t gs, const uint32_t *from,
 
 	spec.group_size = gs;
 	spec.groups = (spec.in - 1) / gs + 1;
-	if (ql_init(to, &spec, err))
+	if (init_like(ql, &spec, to, err))
 		return -1;
-	memcpy(to->code, ql->code, (size_t)spec.out * spec.in);
+	if (ql->code)
+		memcpy(to->code, ql->code, (size_t)spec.out * spec.in);
 	for (uint32_t n = 0; n < spec.out; n++)
 		for (uint32_t g = 0; g < spec.groups; g++) {
 			size_t at = (size_t)n * spec.groups + g;
@@ -231,18 +251,25 @@ int ql_straighten(struct ql *ql, uint32_t gs, struct err *err)
 
 /* ---- bits ---- */
 
+uint8_t ql_widen_by(const struct ql_spec *spec, uint32_t bits)
+{
+	if (spec->zero_kind != QL_POINT)
+		return 0;
+	return (uint8_t)((1u << (bits - 1)) - (1u << (spec->bits - 1)));
+}
+
 int ql_widen(struct ql *ql, uint32_t bits, struct err *err)
 {
-	size_t codes = (size_t)ql->spec.out * ql->spec.in;
+	size_t codes = ql->code ? (size_t)ql->spec.out * ql->spec.in : 0;
 	size_t zeros = (size_t)ql->spec.out * ql->spec.groups;
 	uint8_t up;
 
 	if (bits < ql->spec.bits || bits > 8)
 		return err_set(err, ERR_UNSUP, "codes of %u bits do not fit "
 			       "%u", ql->spec.bits, bits);
-	up = (uint8_t)((1u << (bits - 1)) - (1u << (ql->spec.bits - 1)));
+	up = ql_widen_by(&ql->spec, bits);
 	ql->spec.bits = (uint8_t)bits;
-	if (ql->spec.zero_kind != QL_POINT)
+	if (!up)
 		return 0;
 	for (size_t i = 0; i < codes; i++)
 		ql->code[i] = (uint8_t)(ql->code[i] + up);

@@ -1,9 +1,12 @@
 /* qlop.h - one neutral layer to another that holds the same weights.
  *
  * Each operation replaces *ql on success and leaves it as it was on failure.
+ * All also take a layer without codes (ql_init_grid); whoever has the codes
+ * puts those of a moved one in their places (qfmt_moved.h) and adds ql_widen_by
+ * to those of a widened one.
  * No weight changes its value; where each one stands after a move is said by
  * the map, so that a proof can look it up.
- * Source: gptq-formats(5) section 11.3 and appendix A. */
+ * Source: gptq-formats(5) "Moves without loss". */
 #ifndef LIBFMT_LAYOUT_QLOP_H
 #define LIBFMT_LAYOUT_QLOP_H
 
@@ -36,6 +39,8 @@ int ql_straighten(struct ql *ql, uint32_t gs, struct err *err);
  * the middle stays the middle.  (Float zeros, whose sums would round, stay
  * where they are.) */
 int ql_widen(struct ql *ql, uint32_t bits, struct err *err);
+/* What it adds to each code. */
+uint8_t ql_widen_by(const struct ql_spec *spec, uint32_t bits);
 
 /* Sort perm [count] by key[perm[i]], each below `keys`; equal keys keep their
  * order. */

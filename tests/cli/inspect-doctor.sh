@@ -1,4 +1,4 @@
-# A checkpoint with a fault: found, said who refuses it, status 1.
+# A checkpoint with a fault: found, said who refuses it, status 1; mended.
 . "$ROOT/tests/cli/lib"
 copy_q broken
 rm broken/quantize_config.json
@@ -12,3 +12,11 @@ echo "status $?"
 json_ok d.json
 sed -n '/"problems"/,$p' d.json | grep -c '"severity"'
 gptq-inspect broken | grep -A 3 problems
+# What it prints is what mends: each remedy as it stands.
+gptq-inspect broken --doctor | sed -n 's/^ *mended by  //p' | sort -u >remedies
+sh -eu remedies 2>log >/dev/null || cat log
+grep -c ' mended ' log
+gptq-inspect broken-fixed --doctor
+echo "status $?"
+gptq-verify broken-fixed -q >/dev/null
+echo "status $?"

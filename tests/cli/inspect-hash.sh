@@ -35,6 +35,6 @@ gptq-inspect --hash weights "$Q" | tail -n 1 | cmp - gptq_v2.hash
 cmp gptq_v2.hash marlin.hash
 gptq-inspect "$Q" --hash weights --json --match 'model.norm' >j.json
 json_ok j.json
-grep -cE '"weights(_hash)?"' j.json
+grep -cE '^  "weights(_hash)?"' j.json
 refused gptq-inspect "$T" --hash=word
 refused gptq-inspect "$T" --hash word

@@ -7,6 +7,8 @@ refused gptq-quantize "$T" -o q --method rtn --static-groups
 refused gptq-quantize "$T" -o q --method rtn --act-group-aware
 refused gptq-quantize "$T" -o q --calib x --act-group-aware --desc-act
 refused gptq-quantize "$T" -o q --method rtn -g 0
+refused gptq-quantize "$T" -o q --method gptaq
+refused gptq-quantize "$T" -o q --method gptaq --calib x --no-true-sequential
 # shellcheck disable=SC2086
 {
 	refused gptq-quantize "$T" -o q --calib "$T/calibration.txt" --seqlen 4096
@@ -15,6 +17,8 @@ refused gptq-quantize "$T" -o q --method rtn -g 0
 	refused gptq-quantize nowhere -o q $few
 	refused gptq-quantize "$T" -o no/such/q $few
 	refused gptq-quantize "$T" -o q $few --log no/such/log
+	refused gptq-quantize "$T" -o q $few --report no/such/report
+	refused gptq-quantize "$T" -o q $few --report /dev/full
 	refused gptq-quantize "$T" -o q $few --device cuda:99 | sed 's/cuda:99.*/cuda:99/'
 	# quantized already: a second line says what to do
 	gptq-quantize "$Q" -o q $few

@@ -33,7 +33,7 @@ sed 's/"tie_word_embeddings": false/"tie_word_embeddings": true/' \
 # shellcheck disable=SC2086
 gptq-quantize tied -o untied $few --lm-head 2>&1 | head -n 1
 grep tie_word untied/config.json
-gptq-verify -q untied >/dev/null || echo "untied does not verify"
+gptq-verify -q untied --against tied >/dev/null || echo "untied does not verify"
 gptq-inspect untied --layers --match lm_head | tail -n 1 | awk '{print $1, $4}'
 # what cannot be meant is refused before anything is read
 refused gptq-quantize "$T" -o x --method rtn --rule '.*nothing:bits=8'

@@ -61,6 +61,19 @@ same "$Q" hf:org/q --tensor model.layers.1.mlp.up_proj
 same "$Q" hf:org/q --tensor model.norm.weight --head 4
 same "$Q" hf:org/q --stats --match layers.2.mlp
 
+echo "-- a plan of quantizing"
+plan() {
+	gptq-quantize "$1" --plan --json --max-memory 1GiB -t 2 --device cpu |
+		grep -Ev '"(model|seconds|free|device)"'
+}
+plan "$T" >a
+: >log
+plan hf:org/tiny >b
+cmp a b && grep -c '"bytes"' b
+grep -c bytes= log
+status gptq-quantize hf:org/tiny -o q --method rtn 2>&1
+status gptq-quantize hf:org/q --plan 2>&1
+
 echo "-- what is asked for"
 : >log
 gptq-inspect hf:org/tiny --files
@@ -107,6 +120,9 @@ for mode in $bad stall; do
 		sed 's/with [0-9]* bytes/with N bytes/'
 done | hosts
 gptq-inspect -q "$at/slow/org/tiny" --files
+# a file that is another one at the second look
+status gptq-inspect -q "$at/grow/org/q/model.safetensors" \
+	--tensor model.layers.1.mlp.up_proj 2>&1 | hosts
 
 echo "-- interrupted"
 : >log

@@ -1,39 +1,11 @@
 /* Any bytes as a safetensors file.  Of what the reader accepts, every tensor
  * lies inside the file, in order and with the size its shape says; strict
  * reading accepts nothing that lenient reading refuses. */
-#include "../../libfmt/base/err.h"
-#include "../../libfmt/base/io.h"
 #include "../../libfmt/container/st.h"
 
-#include "fuzz.h"
+#include "fuzz_file.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-static void require(int truth)
-{
-	if (!truth)
-		abort();
-}
-
-/* The reader takes files: one in memory. */
-static struct src *open_bytes(const uint8_t *data, size_t n)
-{
-	int fd = memfd_create("fuzz", MFD_CLOEXEC);
-	struct src *s;
-	struct err err;
-	char path[64];
-
-	require(fd >= 0);
-	require(!io_pwrite(fd, data, n, 0, &err));
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	require(!io_open(path, &s, &err));
-	close(fd);
-	return s;
-}
 
 static void check_tensor(const struct tensor *t, uint64_t from, uint64_t size)
 {

@@ -1,40 +1,12 @@
 /* Any bytes as a PyTorch file, zip or legacy.  Of what a reader accepts, every
  * tensor is dense, has the size its shape says, and lies inside the file or
  * was copied. */
-#include "../../libfmt/base/err.h"
-#include "../../libfmt/base/io.h"
 #include "../../libfmt/container/st.h"
 #include "../../libfmt/container/torch.h"
 
-#include "fuzz.h"
+#include "fuzz_file.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-static void require(int truth)
-{
-	if (!truth)
-		abort();
-}
-
-/* The reader takes files: one in memory. */
-static struct src *open_bytes(const uint8_t *data, size_t n)
-{
-	int fd = memfd_create("fuzz", MFD_CLOEXEC);
-	struct src *s;
-	struct err err;
-	char path[64];
-
-	require(fd >= 0);
-	require(!io_pwrite(fd, data, n, 0, &err));
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	require(!io_open(path, &s, &err));
-	close(fd);
-	return s;
-}
 
 static void check_tensor(const struct tensor *t, uint64_t size)
 {

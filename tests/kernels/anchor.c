@@ -1,6 +1,8 @@
 /* anchor.c - the reference itself, against what is known without it. */
 #include "kit.h"
 
+#include "../../libfmt/base/half.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -28,7 +30,7 @@ static void anchor_products(struct kit *k)
 	uint32_t group[3] = { 1, 0, 1 };
 	struct ql ql = { { 1, 3, 2, 2, 2, 1, 0, QL_POINT, DT_F32, 0 },
 			 code,
-			 scale, zero, group, NULL };
+			 scale, zero, group, NULL, 0 };
 	struct be_qw *w = NULL;
 	struct be_mat y = f32(c, 2, 1);
 
@@ -58,7 +60,8 @@ static void anchor_attend(struct kit *k)
 	float out[2];
 	struct be_mat mq = f32(q, 2, 1), mk = f32(key, 2, 1);
 	struct be_mat mv = f32(v, 2, 1), mo = f32(out, 2, 1);
-	struct be_attend a = { &mq, &mk, &mv, &mo, 0, 1, 1, 1, 1 };
+	struct be_cache kv = { .k = mk, .v = mv };
+	struct be_attend a = { &mq, &kv, &mo, 0, 1, 1, 1, 1 };
 
 	k->what = "attend by hand";
 	kit_case(k, " ");
@@ -71,18 +74,29 @@ static void anchor_attend(struct kit *k)
 static void anchor_rows(struct kit *k)
 {
 	float x[4] = { 3, 4, 1, 2 }, w[2] = { 1, 2 }, c = 0, s = 1;
+	float v[2] = { 12.7F, -1.01F };
+	int8_t kc[2], vc[2];
+	uint16_t ks, vs;
 	struct be_mat mx = f32(x, 1, 2), mw = f32(w, 1, 2);
 	struct be_mat mc = f32(&c, 1, 1), ms = f32(&s, 1, 1);
-	struct be_rope r = { &mc, &ms, 0, 2 };
+	struct be_mat mv = f32(v, 1, 2);
+	struct be_cache kv = { { kc, 1, 2, 2, DT_I8 }, { vc, 1, 2, 2, DT_I8 },
+			       { &ks, 1, 1, 1, DT_F16 },
+			       { &vs, 1, 1, 1, DT_F16 } };
+	struct be_store r = { &mx, &mx, &mv, &kv, &mc, &ms, 0, 2 };
 	struct be_mat up = f32(x + 2, 1, 2);
 
 	k->what = "rows by hand";
 	kit_case(k, " ");
 	/* a quarter turn */
-	if (be_ref.rope(k->ref, &mx, &r, &k->err))
+	if (be_ref.store(k->ref, &r, &k->err))
 		kit_fail(k, "%s", k->err.msg);
 	want(k, "rope x", (double)x[0], -4, 0);
 	want(k, "rope y", (double)x[1], 3, 0);
+	/* its largest number is 127 steps, here f16's next to 0.1 */
+	want(k, "value", vc[0], 127, 0);
+	want(k, "value", vc[1], -10, 0);
+	want(k, "scale", (double)half_to_f32(vs), 0.1, 3e-5);
 	if (be_ref.rmsnorm(k->ref, &mx, &mw, 0, &mx, &k->err))
 		kit_fail(k, "%s", k->err.msg);
 	want(k, "norm", (double)x[0], -4 / sqrt(12.5), 1e-7);

@@ -1,41 +1,21 @@
 /* bench.c - how fast: GB/s and GFLOP/s of the operations that take the time,
  * and what part that is of this machine's reading from memory and of its
- * sgemm, both measured first (on the CPU; other devices leave it out).
+ * fused multiply-adds of f32 in registers, both measured first (on the CPU;
+ * other devices leave it out).
  *
  * Bytes are those of the weights or of the arrays that must be touched.
  * Weights come in as many copies as no cache holds, taken in turn.  A figure
  * is the best of RUNS: others may be at work on the machine. */
-#include "../../kernels/tile.h"
-#include "kit.h"
+#include "bench.h"
 
-#include <cblas.h>
+#include "../../kernels/tile.h"
+#include "peak.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#define RUNS 7
-#define CACHE ((size_t)192 << 20) /* more than this is in memory */
-#define COPIES 64
-
-struct bench {
-	const struct be_api *api;
-	struct be *be;
-	struct err err;
-	uint32_t threads;
-	double peak_bytes, peak_flops; /* per second; 0: not known */
-	int failed;
-};
-
-/* One figure: what to run, and its work. */
-struct item {
-	struct bench *b;
-	int (*run)(struct item *it, uint32_t turn);
-	double bytes, flops;
-	const char *kernel;
-	void *ctx;
-};
 
 static double now(void)
 {
@@ -95,7 +75,7 @@ static void part(double have, double of)
 		printf("       -");
 }
 
-static void report(struct item *it, const char *what)
+void bench_report(struct item *it, const char *what)
 {
 	double s = seconds(it);
 
@@ -119,9 +99,11 @@ struct peak {
 	uint64_t *mem;
 	size_t words; /* per tile */
 	uint64_t sum[1024];
-	float *a, *c;
-	int side;
+	double flops[1024]; /* of a tile */
+	float sink[1024];
 };
+
+#define TURNS 2000000u /* some milliseconds each */
 
 static void read_tile(void *ctx, uint32_t tile, uint32_t self)
 {
@@ -139,14 +121,12 @@ static void read_tile(void *ctx, uint32_t tile, uint32_t self)
 	p->sum[tile % 1024] = s0 ^ s1 ^ s2 ^ s3;
 }
 
-static void sgemm_tile(void *ctx, uint32_t tile, uint32_t self)
+static void fma_tile(void *ctx, uint32_t tile, uint32_t self)
 {
 	struct peak *p = ctx;
-	int n = p->side;
 
 	(void)self;
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, n, 1, p->a,
-		    n, p->a, n, 0, p->c + (size_t)tile * (size_t)(n * n), n);
+	p->flops[tile % 1024] = peak_flops(TURNS, &p->sink[tile % 1024]);
 }
 
 static double best_of(struct tile_pool *pool, uint32_t tiles,
@@ -163,37 +143,29 @@ static double best_of(struct tile_pool *pool, uint32_t tiles,
 	return best;
 }
 
-/* Reading: 64 tiles of 4 MiB, the fastest of 9 passes.  sgemm: every thread
- * has its own product of squares. */
+/* Reading: 64 tiles of 4 MiB, the fastest of 9 passes.  Multiply-adds: a tile
+ * for each thread. */
 static void measure_machine(struct bench *b)
 {
 	static struct peak p;
 	struct tile_pool *pool = NULL;
-	uint32_t tiles = b->threads * 4;
-	size_t side = 1024, squares = side * side;
+	double each;
 
 	p.words = (size_t)4 << 17;
-	p.side = (int)side;
 	p.mem = calloc(64 * p.words, sizeof(*p.mem));
-	p.a = malloc(squares * sizeof(float));
-	p.c = malloc(tiles * squares * sizeof(float));
-	if (!p.mem || !p.a || !p.c || tile_open(b->threads, &pool, &b->err)) {
+	if (!p.mem || tile_open(b->threads, &pool, &b->err)) {
 		b->failed = 1;
 		goto out;
 	}
 	for (size_t i = 0; i < 64 * p.words; i++)
 		p.mem[i] = i;
-	for (size_t i = 0; i < squares; i++)
-		p.a[i] = (float)(i % 7);
 	b->peak_bytes = 64.0 * (double)p.words * 8 /
 			best_of(pool, 64, read_tile, &p);
-	b->peak_flops = 2.0 * tiles * (double)(squares * side) /
-			best_of(pool, tiles, sgemm_tile, &p);
+	each = best_of(pool, b->threads, fma_tile, &p);
+	b->peak_flops = b->threads * p.flops[0] / each;
 out:
 	tile_close(pool);
 	free(p.mem);
-	free(p.a);
-	free(p.c);
 }
 
 /* ---- the operations ---- */
@@ -204,8 +176,8 @@ static float noise(uint32_t *seed)
 	return (float)(*seed >> 8) / 8388608.0F - 1;
 }
 
-static struct be_mat matrix(struct bench *b, uint32_t rows, uint32_t cols,
-			    enum dtype type)
+struct be_mat bench_matrix(struct bench *b, uint32_t rows, uint32_t cols,
+			   enum dtype type)
 {
 	struct be_mat m = { 0 };
 	size_t n = (size_t)rows * cols, size = be_elem(type);
@@ -223,6 +195,8 @@ static struct be_mat matrix(struct bench *b, uint32_t rows, uint32_t cols,
 			memcpy(host + i * 4, &f, 4);
 		else if (type == DT_F64)
 			memset(host + i * 8, 0, 8);
+		else if (type == DT_I8)
+			host[i] = (unsigned char)(seed >> 24);
 		else /* any finite half will do */
 			memcpy(host + i * 2, (uint16_t[]){
 				(uint16_t)(bits >> 16 & 0x3fff) }, 2);
@@ -252,6 +226,12 @@ static int run_qgemm(struct item *it, uint32_t turn)
 			     &b->err);
 }
 
+const char *bench_type(enum dtype t)
+{
+	return t == DT_F32 ? "f32" : t == DT_F16 ? "f16" :
+	       t == DT_I8 ? "q8" : "bf16";
+}
+
 static int run_gemm(struct item *it, uint32_t turn)
 {
 	struct linear *l = it->ctx;
@@ -271,7 +251,7 @@ static void linear_free(struct bench *b, struct linear *l)
 	}
 }
 
-static uint32_t copies_of(double bytes)
+uint32_t bench_copies(double bytes)
 {
 	double n = ceil((double)CACHE / bytes);
 
@@ -315,80 +295,51 @@ static void bench_qgemm(struct bench *b, const uint32_t dim[4],
 
 	/* codes, and a scale and a zero of 16 bits per group */
 	it.bytes = count * dim[2] / 8 + count / dim[3] * 4;
-	l.copies = copies_of(it.bytes);
+	l.copies = bench_copies(it.bytes);
 	b->failed = random_ql(b, &ql, dim, shuffled);
 	for (uint32_t i = 0; i < l.copies && !b->failed; i++)
 		b->failed = b->api->qw_new(b->be, &ql, &l.q[i], &b->err);
 	if (!b->failed)
 		ql_release(&ql);
 	for (; *ms && !b->failed; ms++) {
-		l.x = matrix(b, *ms, dim[1], DT_F32);
-		l.y = matrix(b, *ms, dim[0], DT_F32);
+		l.x = bench_matrix(b, *ms, dim[1], DT_F32);
+		l.y = bench_matrix(b, *ms, dim[0], DT_F32);
 		it.flops = 2 * count * *ms;
 		it.kernel = b->failed ? "" : b->api->qw_kernel(b->be, l.q[0],
 							       *ms);
 		snprintf(what, sizeof(what), "qgemm %ux%ux%u b%u g%u%s", *ms,
 			 dim[0], dim[1], dim[2], dim[3],
 			 shuffled ? " act-order" : "");
-		report(&it, what);
+		bench_report(&it, what);
 		be_mat_free(b->api, b->be, &l.x);
 		be_mat_free(b->api, b->be, &l.y);
 	}
 	linear_free(b, &l);
 }
 
-static void bench_gemm(struct bench *b, enum dtype type, const uint32_t *ms)
+static void bench_gemm(struct bench *b, uint32_t out, enum dtype type,
+		       const uint32_t *ms)
 {
 	const uint32_t n = 4096;
 	struct linear l = { 0 };
 	struct item it = { .b = b, .run = run_gemm, .ctx = &l };
 	char what[64];
 
-	it.bytes = (double)n * n * (double)be_elem(type);
-	l.copies = copies_of(it.bytes);
+	it.bytes = (double)out * n * (double)be_elem(type);
+	l.copies = bench_copies(it.bytes);
 	for (uint32_t i = 0; i < l.copies; i++)
-		l.w[i] = matrix(b, n, n, type);
+		l.w[i] = bench_matrix(b, out, n, type);
 	for (; *ms && !b->failed; ms++) {
-		l.x = matrix(b, *ms, n, DT_F32);
-		l.y = matrix(b, *ms, n, DT_F32);
-		it.flops = 2.0 * n * n * *ms;
-		snprintf(what, sizeof(what), "gemm %ux%ux%u %s", *ms, n, n,
-			 type == DT_F32 ? "f32" :
-			 type == DT_F16 ? "f16" : "bf16");
-		report(&it, what);
+		l.x = bench_matrix(b, *ms, n, DT_F32);
+		l.y = bench_matrix(b, *ms, out, DT_F32);
+		it.flops = 2.0 * out * n * *ms;
+		snprintf(what, sizeof(what), "gemm %ux%ux%u %s", *ms, out, n,
+			 bench_type(type));
+		bench_report(&it, what);
 		be_mat_free(b->api, b->be, &l.x);
 		be_mat_free(b->api, b->be, &l.y);
 	}
 	linear_free(b, &l);
-}
-
-static int run_attend(struct item *it, uint32_t turn)
-{
-	(void)turn;
-	return it->b->api->attend(it->b->be, it->ctx, &it->b->err);
-}
-
-static void bench_attend(struct bench *b, uint32_t tokens, uint32_t first)
-{
-	const uint32_t heads = 32, kv = 8, d = 128;
-	struct be_mat q = matrix(b, tokens, heads * d, DT_F32);
-	struct be_mat k = matrix(b, first + tokens, kv * d, DT_F32);
-	struct be_mat v = matrix(b, first + tokens, kv * d, DT_F32);
-	struct be_mat out = matrix(b, tokens, heads * d, DT_F32);
-	struct be_attend a = { &q, &k, &v, &out, first, heads, kv, d, 0.08F };
-	struct item it = { .b = b, .run = run_attend, .ctx = &a };
-	double pairs = tokens * (first + (tokens + 1) / 2.0);
-	char what[64];
-
-	it.bytes = 8.0 * kv * d * (first + tokens);
-	it.flops = 4.0 * heads * d * pairs;
-	snprintf(what, sizeof(what), "attend 32/8x128, %u tokens from %u",
-		 tokens, first);
-	report(&it, what);
-	be_mat_free(b->api, b->be, &q);
-	be_mat_free(b->api, b->be, &k);
-	be_mat_free(b->api, b->be, &v);
-	be_mat_free(b->api, b->be, &out);
 }
 
 /* Arrays of the quantizer's operations on a layer [n][n]. */
@@ -468,13 +419,15 @@ static void bench_quant(struct bench *b, uint32_t n)
 {
 	const uint32_t m = 2048, cols = 128;
 	double nn = (double)n * n;
-	struct be_mat grid = matrix(b, 2, n, DT_F32);
-	struct be_mat loss = matrix(b, 1, n, DT_F64);
-	struct be_mat code = matrix(b, n, cols, DT_F16);
+	struct be_mat grid = bench_matrix(b, 2, n, DT_F32);
+	struct be_mat loss = bench_matrix(b, 1, n, DT_F64);
+	struct be_mat code = bench_matrix(b, n, cols, DT_F16);
 	struct quant q = {
-		.x = matrix(b, m, n, DT_F32), .h = matrix(b, n, n, DT_F64),
-		.u = matrix(b, n, n, DT_F32), .w = matrix(b, n, n, DT_F32),
-		.err = matrix(b, n, cols, DT_F32), .grid = grid.p,
+		.x = bench_matrix(b, m, n, DT_F32),
+		.h = bench_matrix(b, n, n, DT_F64),
+		.u = bench_matrix(b, n, n, DT_F32),
+		.w = bench_matrix(b, n, n, DT_F32),
+		.err = bench_matrix(b, n, cols, DT_F32), .grid = grid.p,
 		.code = code.p, .loss = loss.p,
 	};
 	struct item it = { .b = b, .ctx = &q };
@@ -486,28 +439,29 @@ static void bench_quant(struct bench *b, uint32_t n)
 	it.run = run_syrk;
 	it.flops = m * nn; /* of one triangle */
 	it.bytes = 8 * nn + 4.0 * m * n;
-	report(&it, "syrk [2048][4096]");
+	bench_report(&it, "syrk [2048][4096]");
 	it.run = run_factor;
 	it.flops = 2 * nn * n / 3;
 	it.bytes = 12 * nn;
-	report(&it, "factor 4096 (f64)");
+	bench_report(&it, "factor 4096 (f64)");
 	it.run = run_grid;
 	it.flops = 0;
 	it.bytes = 4.0 * n * cols;
-	report(&it, "grid [4096][128]");
+	bench_report(&it, "grid [4096][128]");
 	q.tries = 36;
-	report(&it, "grid of 36 tries [4096][128]");
+	bench_report(&it, "grid of 36 tries [4096][128]");
 	it.run = run_sweep;
 	it.flops = (double)n * cols * (cols + 1);
 	it.bytes = 13.0 * n * cols;
-	report(&it, "sweep [4096][128]");
+	bench_report(&it, "sweep [4096][128]");
 	it.run = run_refine;
-	it.flops = 4.0 * n * cols * cols;
-	report(&it, "refine [4096][128], a round");
+	/* scales, and codes: the last round's gradient is not asked for */
+	it.flops = (double)n * cols * (3 * cols + 1);
+	bench_report(&it, "refine [4096][128], a round");
 	it.run = run_lazy;
 	it.flops = 2.0 * n * n * cols;
 	it.bytes = 8 * nn;
-	report(&it, "gemm 4096x4096x128 (lazy update)");
+	bench_report(&it, "gemm 4096x4096x128 (lazy update)");
 	be_mat_free(b->api, b->be, &q.x);
 	be_mat_free(b->api, b->be, &q.h);
 	be_mat_free(b->api, b->be, &q.u);
@@ -520,7 +474,8 @@ static void bench_quant(struct bench *b, uint32_t n)
 
 static void bench_linear(struct bench *b)
 {
-	static const uint32_t one[] = { 1, 0 }, few[] = { 1, 8, 512, 0 };
+	static const uint32_t one[] = { 1, 0 };
+	static const uint32_t few[] = { 1, 8, 16, 64, 512, 0 };
 	static const uint32_t many[] = { 1, 2, 4, 8, 9, 16, 32, 64, 512, 0 };
 
 	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 4, 128 }, many, 0);
@@ -528,25 +483,24 @@ static void bench_linear(struct bench *b)
 	bench_qgemm(b, (const uint32_t[]){ 4096, 11008, 4, 128 }, one, 0);
 	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 4, 32 }, one, 0);
 	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 4, 128 }, few, 1);
-	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 2, 128 }, one, 0);
+	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 2, 128 }, few, 0);
 	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 3, 128 }, few, 0);
 	bench_qgemm(b, (const uint32_t[]){ 4096, 4096, 8, 128 }, few, 0);
 }
 
 static void bench_dense(struct bench *b)
 {
-	static const uint32_t one[] = { 1, 0 }, few[] = { 1, 8, 512, 0 };
+	static const uint32_t one[] = { 1, 0 };
+	static const uint32_t few[] = { 1, 8, 16, 64, 512, 0 };
 
-	bench_gemm(b, DT_F16, few);
-	bench_gemm(b, DT_BF16, one);
-	bench_gemm(b, DT_F32, few);
-}
-
-static void bench_context(struct bench *b)
-{
-	bench_attend(b, 1, 4095);
-	bench_attend(b, 512, 0);
-	bench_attend(b, 512, 3584);
+	bench_gemm(b, 4096, DT_F16, few);
+	bench_gemm(b, 4096, DT_BF16, few);
+	bench_gemm(b, 4096, DT_F32, few);
+	if (b->api == &be_cpu || b->api == &be_ref)
+		return; /* minutes */
+	/* heads of vocabularies of Llama 2 and 3 */
+	bench_gemm(b, 32000, DT_F16, one);
+	bench_gemm(b, 128256, DT_F16, one);
 }
 
 static void bench_solver(struct bench *b)
@@ -574,7 +528,8 @@ static const struct {
 } groups[] = {
 	{ "qgemm", bench_linear },
 	{ "gemm", bench_dense },
-	{ "attend", bench_context },
+	{ "attend", bench_attention },
+	{ "rows", bench_rows },
 	{ "quant", bench_solver },
 	{ "layer", bench_layer },
 };
@@ -592,7 +547,7 @@ int kit_bench(const char *device, const char *kernel, uint32_t threads,
 	printf("%s\n", why);
 	if (b.api == &be_cpu && !b.failed) {
 		measure_machine(&b);
-		printf("reads %.1f GB/s, sgemm %.1f GFLOP/s\n",
+		printf("reads %.1f GB/s, multiply-adds %.1f GFLOP/s\n",
 		       1e-9 * b.peak_bytes, 1e-9 * b.peak_flops);
 	}
 	printf("%-38s %-20s %10s %7s %7s %8s %7s\n", "operation", "kernel",

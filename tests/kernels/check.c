@@ -1,9 +1,10 @@
 /* check.c - every operation of each backend against the scalar reference, on
  * random and edge shapes, between guard pages; and their speed.
  *
- *	check [--quick] [--device NAME] [--kernel NAME] [--seed N]
- *	check --bench [--only qgemm|gemm|attend|quant|layer] [--device NAME]
- *	      [--kernel NAME] [--threads N]
+ *	check [--quick] [--only linear|rows|attend|quant|refuse]
+ *	      [--device NAME] [--kernel NAME] [--seed N]
+ *	check --bench [--only qgemm|gemm|attend|rows|quant|layer]
+ *	      [--device NAME] [--kernel NAME] [--threads N]
  *
  * Without --device: all CPU kernels this machine runs, and the GPU where there
  * is one.  The CPU is run with one thread and with three, whose results must
@@ -21,15 +22,23 @@ struct args {
 	int bench, quick;
 };
 
-static void run_all(struct kit *k, uint64_t seed)
+static const struct {
+	const char *name;
+	void (*run)(struct kit *k);
+} parts[] = {
+	{ "linear", kit_linear }, { "rows", kit_rows },
+	{ "attend", kit_attend }, { "step", kit_step },
+	{ "quant", kit_quant }, { "refuse", kit_refusals },
+};
+
+static void run_all(struct kit *k, const struct args *a)
 {
 	/* where guard pages do not exist, both passes would be the same */
 	for (k->back = !k->host; k->back < 2; k->back++) {
-		k->rng = seed;
-		kit_linear(k);
-		kit_rows(k);
-		kit_quant(k);
-		kit_refusals(k);
+		k->rng = a->seed;
+		for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+			if (!a->only || !strcmp(a->only, parts[i].name))
+				parts[i].run(k);
 	}
 }
 
@@ -51,7 +60,7 @@ static unsigned run_backend(const struct args *a, const struct be_open *how,
 	k.exact = 1;
 	k.half = !k.host;
 	snprintf(k.name, sizeof(k.name), "%s", api->describe(k.be));
-	run_all(&k, a->seed);
+	run_all(&k, a);
 	if (!k.bad)
 		printf("ok      %s: %u cases\n", k.name, k.cases);
 	else
@@ -80,7 +89,8 @@ static unsigned run_cpu(const struct args *a, const char *kernel)
 
 static unsigned check_cpu(const struct args *a)
 {
-	static const char *const names[] = { "generic", "avx2", "avx512" };
+	static const char *const names[] = { "generic", "avx2", "avx512",
+					     "vnni" };
 	unsigned bad = 0, ran = 0;
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -143,7 +153,8 @@ static unsigned check_ref(const struct args *a)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: check [--bench] [--quick] [--device NAME] "
+	fprintf(stderr, "usage: check [--bench] [--quick] [--only PART] "
+		"[--device NAME] "
 		"[--kernel NAME] [--threads N] [--seed N]\n");
 	return 2;
 }

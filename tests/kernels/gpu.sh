@@ -2,22 +2,38 @@
 # gpu.sh - what can only be tested where there is a GPU, in one go.
 #
 #	make CUDA=1 all build/release/tests/kernels/check
-#	tests/kernels/gpu.sh [build/release]
+#	tests/kernels/gpu.sh [BUILD [PART...]]
 #
-# The kernels against the reference, in full and then, with fewer cases, under
-# compute-sanitizer where it is installed; then the trained model on the GPU
-# beside the CPU: the same greedy text, the same quality when quantized there.
+#	kernels    every operation against the reference, in full
+#	memcheck racecheck initcheck synccheck
+#	           the same with fewer cases, under compute-sanitizer
+#	text       the trained model: the CPU's text and perplexity, whole and
+#	           quantized there
+#	split      some blocks on the CPU: the same text
+#	layouts    verify --kernels for all bits, group sizes and orders
+#	memory     what does not fit is exit 5, with numbers
+#
+# BUILD is build/release, or a folder with gptq, check and gptq-cuda.so in it.
 set -u
 build=$(cd "${1:-build/release}" && pwd) || exit 2
+[ $# -eq 0 ] || shift
+[ $# -gt 0 ] || set -- kernels memcheck racecheck initcheck synccheck text \
+	split layouts memory
+cd "$(dirname "$0")/../.." || exit 2
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
 bad=0
+model=tests/models/tiny
+gptq=$build/gptq
+check=$build/tests/kernels/check
+[ -x "$check" ] || check=$build/check
+synth=$build/synth
 
 say() { printf '%s\n' "$*"; }
 must() {
 	what=$1
 	shift
-	if "$@" > "$work/out" 2>&1; then
+	if "$@" >"$work/out" 2>&1; then
 		say "ok      $what"
 	else
 		say "FAILED  $what"
@@ -26,49 +42,125 @@ must() {
 	fi
 }
 
-# The plug-in is looked for beside the program.
-ln -sf "$build/gptq-cuda.so" "$build/tests/kernels/gptq-cuda.so"
-check=$build/tests/kernels/check
-must "kernels" "$check" --device cuda
-must "kernels, generic ones forced" "$check" --quick --device cuda \
-	--kernel generic
-for seed in 1 2 3; do
-	must "kernels, seed $seed" "$check" --quick --device cuda --seed $seed
-done
-if command -v compute-sanitizer > /dev/null; then
-	for tool in memcheck racecheck initcheck synccheck; do
-		must "$tool" compute-sanitizer --tool $tool --error-exitcode 9 \
-			"$check" --quick --device cuda
+kernels() {
+	must "kernels" "$check" --device cuda
+	must "kernels, generic ones forced" "$check" --quick --device cuda \
+		--kernel generic
+	for seed in 1 2 3; do
+		must "kernels, seed $seed" "$check" --quick --device cuda \
+			--seed $seed
 	done
-else
-	say "skipped compute-sanitizer: not installed"
-fi
+}
 
-model=tests/models/tiny
-gptq=$build/gptq
-same_text() {
-	for dev in cpu cuda; do
-		"$gptq" run "$1" --device $dev --temp 0 -n 64 \
-			-p 'In the beginning' > "$work/$dev.txt" || return 1
+sanitize() {
+	if ! command -v compute-sanitizer >/dev/null; then
+		say "skipped $1: compute-sanitizer is not installed"
+		return
+	fi
+	for only in linear rows attend quant refuse; do
+		must "$1, $only" compute-sanitizer --tool "$1" \
+			--error-exitcode 9 "$check" --quick --device cuda \
+			--only $only
 	done
+}
+
+# $1 is a model; the rest are options of the second run.
+same_text() {
+	m=$1
+	shift
+	"$gptq" run "$m" --device cpu --temp 0 -n 64 -p 'In the beginning' \
+		>"$work/cpu.txt" || return 1
+	"$gptq" run "$m" --device cuda --temp 0 -n 64 -p 'In the beginning' \
+		"$@" >"$work/cuda.txt" || return 1
 	diff "$work/cpu.txt" "$work/cuda.txt"
 }
-# A layer quantized there is as good as one quantized here.
-quality() {
-	"$gptq" verify "$1" --against $model --ppl $model/eval.txt \
-		--seqlen 512 --max-ppl-ratio "$2" --device "$3"
+perplexity() {
+	"$gptq" verify "$1" --ppl $model/eval.txt --seqlen 512 --device "$2" \
+		--json | sed -n 's/^ *"value": *\([0-9.e+-]*\).*/\1/p'
 }
-must "greedy text, dense" same_text $model
-for how in "4 128 --desc-act 1.1" "8 32 --sym 1.01" "3 64 --asym 1.5"; do
-	set -- $how
-	q=$work/q$1
-	must "quantize to $1 bits" "$gptq" quantize $model -o "$q" -b $1 \
-		-g $2 $3 --calib $model/calibration.txt --seqlen 512 \
-		--device cuda
-	must "perplexity there, $1 bits" quality "$q" $4 cuda
-	grep -i perplexity "$work/out"
-	must "perplexity on the CPU, $1 bits" quality "$q" $4 cpu
-	grep -i perplexity "$work/out"
-	must "greedy text, $1 bits" same_text "$q"
+# Within 0.2 % of the CPU's.
+same_perplexity() {
+	a=$(perplexity "$1" cpu) b=$(perplexity "$1" cuda)
+	echo "CPU $a, GPU $b"
+	awk -v a="$a" -v b="$b" 'BEGIN {
+		exit !(a > 1 && b / a < 1.002 && a / b < 1.002) }'
+}
+text() {
+	must "text, dense" same_text $model
+	must "perplexity, dense" same_perplexity $model
+	for how in "4 128 --desc-act" "8 32 --sym" "3 64 --asym" \
+		"2 32 --asym"; do
+		# shellcheck disable=SC2086
+		set -- $how
+		q=$work/q$1
+		must "quantize to $1 bits" "$gptq" quantize $model -o "$q" \
+			-b "$1" -g "$2" "$3" --seqlen 512 --device cuda \
+			--calib $model/calibration.txt
+		must "text, $1 bits" same_text "$q"
+		must "perplexity, $1 bits" same_perplexity "$q"
+		cat "$work/out"
+	done
+}
+
+split() {
+	for n in 0 1 3 5 6 auto; do
+		must "text, $n blocks there" same_text $model --gpu-layers $n
+	done
+}
+
+made() { # made OPTIONS...: a small model of made-up weights
+	rm -rf "$work/m"
+	mkdir "$work/m"
+	"$synth" "$@" "$work/m" 1 512 1536 8 4 1000
+}
+# All of one width; four at a time, as most of it is the start of the device.
+layouts_of() {
+	work=$work/$1
+	mkdir "$work"
+	for group in 32 64 128 4096; do
+		for more in "" -a -z "-a -z"; do
+			# shellcheck disable=SC2086
+			made -b "$1" -g $group $more
+			must "$1 bits, groups of $group $more" "$gptq" verify \
+				"$work/m" --kernels --device cuda
+		done
+	done
+}
+layouts() {
+	[ -x "$synth" ] || {
+		synth=$work/synth
+		must "synth" ${CC:-cc} -O2 -D_GNU_SOURCE -pthread \
+			-o "$synth" bench/synth.c
+	}
+	for bits in 2 3 4 8; do
+		layouts_of $bits >"$work/of$bits" &
+	done
+	wait
+	cat "$work"/of?
+	! grep -q FAILED "$work"/of? || bad=1
+}
+
+refuses() { # exit 5, and a number of the message
+	"$@"
+	[ $? -eq 5 ]
+}
+memory() {
+	cp -r $model "$work/long"
+	sed 's/"max_position_embeddings": 1024/"max_position_embeddings": 134217728/' \
+		$model/config.json >"$work/long/config.json"
+	must "a cache that does not fit" refuses "$gptq" run "$work/long" \
+		-p x -n 1 -c 134217728 --device cuda --gpu-layers 6
+	cat "$work/out"
+}
+
+for part in "$@"; do
+	case $part in
+	*check) sanitize "$part" ;;
+	kernels | text | split | layouts | memory) "$part" ;;
+	*)
+		say "gpu.sh: no part $part"
+		exit 2
+		;;
+	esac
 done
 exit $bad

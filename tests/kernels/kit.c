@@ -160,6 +160,8 @@ static double read_at(const struct arr *a, const void *base, uint32_t r,
 		return (double)half_bf16_to_f32(((const uint16_t *)base)[i]);
 	case DT_F64:
 		return ((const double *)base)[i];
+	case DT_I8:
+		return ((const int8_t *)base)[i];
 	default:
 		return (double)((const float *)base)[i];
 	}
@@ -178,6 +180,9 @@ void arr_set(struct arr *a, uint32_t r, uint32_t c, double v)
 		break;
 	case DT_F64:
 		((double *)a->ref.p)[i] = v;
+		break;
+	case DT_I8:
+		((int8_t *)a->ref.p)[i] = (int8_t)v;
 		break;
 	default:
 		((float *)a->ref.p)[i] = (float)v;

@@ -17,8 +17,8 @@ struct kit {
 	char name[96];      /* "cpu avx2, 2 threads" */
 	int host;           /* device memory is plain memory */
 	int exact;          /* grid and sweep must equal bit for bit */
-	int half;           /* qgemm, and gemm by 16-bit matrices, may round
-			       activations and weights to f16 */
+	int half;           /* qgemm, gemm by 16-bit matrices and attend over
+			       a cache that is not F32 may round to f16 */
 	int quick;          /* a sixth of the random cases */
 	int back;           /* arrays end at the guard page */
 	uint64_t rng;
@@ -64,7 +64,7 @@ struct arr arr_mat(struct kit *k, uint32_t rows, uint32_t cols, uint32_t pad,
 /* n elements of `elem` bytes, zeroed: ref.p and dev.p are the arrays. */
 struct arr arr_raw(struct kit *k, size_t n, size_t elem);
 void arr_free(struct arr *a);
-/* Set an element of ref (F16, BF16, F32, F64), or read it. */
+/* Set an element of ref (F16, BF16, F32, F64, I8), or read it. */
 void arr_set(struct arr *a, uint32_t r, uint32_t c, double v);
 double arr_get(const struct arr *a, uint32_t r, uint32_t c);
 /* Fill ref with normal numbers times `scale`. */
@@ -81,10 +81,24 @@ double arr_got(const struct arr *a, uint32_t r, uint32_t c);
 void arr_same(struct arr *a, const char *name);
 void arr_near(struct arr *a, const char *name, const double *mag, double tol);
 
-/* The tests: gemm and qgemm; row by row operations and attention; what the
- * quantizer needs; what must be refused. */
+/* A random quantized weight, to be released. */
+struct qcase {
+	uint32_t out, in, group_size;
+	uint8_t bits;
+	uint8_t order; /* of the inputs: 0 as they are, 1 shuffled whole
+			  groups' members, 2 any group for any input */
+	uint8_t sym;
+	enum ql_zero kind;
+	enum dtype scale_type;
+};
+int kit_ql(struct kit *k, struct ql *ql, const struct qcase *q);
+
+/* The tests: gemm and qgemm; row by row operations; the cache and attention;
+ * what the quantizer needs; what must be refused. */
 void kit_linear(struct kit *k);
 void kit_rows(struct kit *k);
+void kit_attend(struct kit *k);
+void kit_step(struct kit *k);
 void kit_quant(struct kit *k);
 void kit_refusals(struct kit *k);
 /* The reference against what is known otherwise. */

@@ -1,5 +1,6 @@
 /* linear.c - gemm and qgemm against the reference. */
 #include "../../libfmt/base/half.h"
+#include "../../libfmt/layout/bits.h"
 #include "kit.h"
 
 #include <math.h>
@@ -86,7 +87,7 @@ static void test_gemm(struct kit *k)
 	static const uint32_t edge[][3] = {
 		{ 1, 3, 2049 }, { 2, 2050, 31 }, { 12, 130, 1100 },
 		{ 257, 258, 3 }, { 4, 1, 1 }, { 0, 5, 5 }, { 5, 0, 5 },
-		{ 3, 4, 0 }, { 9, 4, 0 },
+		{ 3, 4, 0 }, { 9, 4, 0 }, { 65, 66, 1100 }, { 60, 9, 2300 },
 	};
 
 	k->what = "gemm";
@@ -100,17 +101,6 @@ static void test_gemm(struct kit *k)
 		for (uint32_t t = 0; t < 3; t++)
 			gemm_case(k, edge[i], floats[t], kit_below(k, 3) > 0);
 }
-
-/* One quantized weight of the test. */
-struct qcase {
-	uint32_t out, in, group_size;
-	uint8_t bits;
-	uint8_t order; /* of the inputs: 0 as they are, 1 shuffled whole
-			  groups' members, 2 any group for any input */
-	uint8_t sym;
-	enum ql_zero kind;
-	enum dtype scale_type;
-};
 
 /* group_of: members of a group stand anywhere (1), or groups have any size,
  * also none (2). */
@@ -138,7 +128,7 @@ static float round_to(float f, enum dtype t)
 	return f;
 }
 
-static int fill_ql(struct kit *k, struct ql *ql, const struct qcase *q)
+int kit_ql(struct kit *k, struct ql *ql, const struct qcase *q)
 {
 	struct ql_spec spec = {
 		.out = q->out, .in = q->in,
@@ -219,6 +209,49 @@ static double *qgemm_mag(const struct ql *ql, const struct arr *x)
 	return mag;
 }
 
+/* What rounding x to 16 bits may add, as in kernels/cpu/q16.inc: a step of
+ * 2^-15 of the row's largest x for each weight, at random. */
+static void add_halves(const struct ql *ql, const struct arr *x, double *mag)
+{
+	uint32_t n = ql->spec.out, in = ql->spec.in;
+
+	for (uint32_t r = 0; mag && r < x->ref.rows; r++) {
+		double top = 0;
+
+		for (uint32_t i = 0; i < in; i++)
+			top = fmax(top, fabs(arr_get(x, r, i)));
+		for (uint32_t o = 0; o < n; o++) {
+			double squares = 0;
+
+			for (uint32_t i = 0; i < in; i++) {
+				double w = (double)ql->scale[(size_t)o *
+					ql->spec.groups + ql->group_of[i]] *
+					(1u << ql->spec.bits);
+
+				squares += w * w;
+			}
+			mag[(size_t)r * n + o] += 100 * top * sqrt(squares);
+		}
+	}
+}
+
+/* The same product again: the same bits. */
+static void qgemm_again(struct kit *k, const struct arr *x,
+			const struct be_qw *dev, struct arr *y)
+{
+	void *first = malloc(y->bytes + 1);
+
+	memcpy(first, y->got, y->bytes);
+	arr_up(y);
+	if (kit_ran(k, 0, k->api->qgemm(k->be, &x->dev, dev, &y->dev,
+					&k->err))) {
+		arr_down(y);
+		if (memcmp(first, y->got, y->bytes) != 0)
+			kit_fail(k, "y differs the second time");
+	}
+	free(first);
+}
+
 static void qgemm_run(struct kit *k, const struct ql *ql, uint32_t m)
 {
 	struct arr x = arr_mat(k, m, ql->spec.in, kit_below(k, 4), DT_F32);
@@ -238,9 +271,12 @@ static void qgemm_run(struct kit *k, const struct ql *ql, uint32_t m)
 		ret = be_ref.qgemm(k->ref, &x.ref, ref, &y.ref, &k->err);
 		if (!k->api->qw_kernel(k->be, dev, m)[0])
 			kit_fail(k, "the kernel has no name");
+		if (strstr(k->api->qw_kernel(k->be, dev, m), "i16"))
+			add_halves(ql, &x, mag);
 		if (kit_ran(k, ret, k->api->qgemm(k->be, &x.dev, dev, &y.dev,
 						  &k->err))) {
 			arr_near(&y, "y", mag, k->half ? HALF : 3e-7);
+			qgemm_again(k, &x, dev, &y);
 			arr_same(&x, "x");
 		}
 	}
@@ -259,7 +295,7 @@ static void qgemm_case(struct kit *k, const struct qcase *q, uint32_t m)
 		 "kind %d, scales %d", m, q->out, q->in, q->bits,
 		 q->group_size, q->order, q->sym, (int)q->kind,
 		 (int)q->scale_type);
-	if (fill_ql(k, &ql, q)) {
+	if (kit_ql(k, &ql, q)) {
 		kit_fail(k, "%s", k->err.msg);
 		return;
 	}
@@ -325,6 +361,19 @@ static void test_many(struct kit *k)
 	static const uint32_t big[][3] = {
 		{ 40, 1000, 1100 }, { 130, 515, 1032 }, { 600, 257, 300 },
 	};
+	/* inputs cut among blocks; then more tiles than a GPU has room for,
+	 * of a chunk of inputs, or of two and a half */
+	static const struct {
+		struct qcase q;
+		uint32_t m;
+	} wide[] = {
+		{ { 70, 4160, 32, 4, 1, 0, QL_POINT, DT_F16 }, 12 },
+		{ { 34100, 64, 32, 4, 0, 0, QL_POINT, DT_F16 }, 9 },
+		{ { 33900, 128, 128, 3, 1, 0, QL_POINT, DT_F16 }, 17 },
+		{ { 33800, 64, 64, 2, 0, 1, QL_POINT, DT_BF16 }, 40 },
+		{ { 5000, 320, 64, 4, 1, 0, QL_POINT, DT_F16 }, 700 },
+		{ { 17000, 128, 128, 8, 0, 0, QL_POINT, DT_F16 }, 130 },
+	};
 
 	k->what = "qgemm";
 	for (uint32_t i = 0; i < 32; i++) {
@@ -339,14 +388,148 @@ static void test_many(struct kit *k)
 
 		qgemm_case(k, &q, ms[(i + i / 8) % 8]);
 	}
+	for (uint32_t i = 0; i < (k->quick ? 2 : 6); i++)
+		qgemm_case(k, &wide[i].q, wide[i].m);
 	k->what = "gemm";
 	for (uint32_t i = 0; i < 3; i++)
 		for (uint32_t t = 0; t < 3; t++)
 			gemm_case(k, big[i], floats[t], i != 1 || t == 1);
 }
 
+/* ---- layers as a file holds them ---- */
+
+/* *q from ql, in memory that free() takes (words, scales) and
+ * ql_packed_release does (the rest). */
+static int pack_ql(struct kit *k, const struct ql *ql, struct ql_packed *q)
+{
+	const struct ql_spec *s = &ql->spec;
+	size_t elem = s->scale_type == DT_F32 ? 4 : 2, n = 0;
+	size_t grid = (size_t)s->groups * s->out;
+	uint8_t *words = malloc(bits_words(&bits_stream, s->bits, s->in) *
+				s->out * 4 + 1);
+	uint8_t *scales = malloc(grid * elem + 1);
+
+	*q = (struct ql_packed){ *s, words + 1, scales + 1,
+				 malloc(grid * sizeof(*q->zeros)),
+				 malloc(s->in * sizeof(*q->group_of)) };
+	if (!words || !scales || !q->zeros || !q->group_of)
+		return err_set(&k->err, ERR_RESOURCE, "not enough memory");
+	/* at odd addresses, as in a file */
+	for (uint32_t o = 0; o < s->out; o++)
+		bits_pack(&bits_stream, s->bits, ql->code + (size_t)o * s->in,
+			  1, s->in, words + 1 + 4 * (size_t)o, s->out);
+	for (uint32_t g = 0; g < s->groups; g++)
+		for (uint32_t o = 0; o < s->out; o++, n++) {
+			size_t at = (size_t)o * s->groups + g;
+
+			tensor_store_f32(&ql->scale[at], 1, s->scale_type,
+					 scales + 1 + n * elem);
+			q->zeros[n] = (uint16_t)ql->zero[at];
+		}
+	memcpy(q->group_of, ql->group_of, s->in * sizeof(*q->group_of));
+	if (s->sym && kit_below(k, 2)) {
+		free(q->zeros);
+		q->zeros = NULL;
+	}
+	return 0;
+}
+
+/* m rows by both weights: the same bytes. */
+static void packed_run(struct kit *k, const struct be_qw *a,
+		       const struct be_qw *b, uint32_t in, uint32_t out,
+		       uint32_t m)
+{
+	struct arr x = arr_mat(k, m, in, 0, DT_F32);
+	struct arr y = arr_mat(k, m, out, 0, DT_F32);
+
+	if (strcmp(k->api->qw_kernel(k->be, a, m),
+		   k->api->qw_kernel(k->be, b, m)))
+		kit_fail(k, "another kernel");
+	arr_random(&x, 1);
+	arr_up(&x);
+	memset(y.ref.p, 0xff, y.bytes);
+	arr_up(&y);
+	if (kit_ran(k, 0, k->api->qgemm(k->be, &x.dev, a, &y.dev, &k->err))) {
+		arr_down(&y);
+		memcpy(y.ref.p, y.got, y.bytes);
+	}
+	if (kit_ran(k, 0, k->api->qgemm(k->be, &x.dev, b, &y.dev, &k->err)))
+		arr_same(&y, "y");
+	arr_free(&x);
+	arr_free(&y);
+}
+
+static void packed_case(struct kit *k, const struct qcase *c)
+{
+	static const uint32_t ms[] = { 1, 5, 20, 70, 130 };
+	struct be_qw *a = NULL, *b = NULL;
+	struct ql_packed q = { .words = NULL };
+	struct ql ql;
+	int ret;
+
+	kit_case(k, "[%u][%u], %u bits, groups of %u, order %u, sym %u, "
+		 "scales %d", c->out, c->in, c->bits, c->group_size, c->order,
+		 c->sym, (int)c->scale_type);
+	if (kit_ql(k, &ql, c) || pack_ql(k, &ql, &q)) {
+		kit_fail(k, "%s", k->err.msg);
+		goto out;
+	}
+	ret = k->api->qw_pack(k->be, &q, &b, &k->err);
+	if (ret < 0 || k->api->qw_new(k->be, &ql, &a, &k->err)) {
+		kit_fail(k, "%s", k->err.msg);
+		goto out;
+	}
+	k->cases++;
+	if (!ret)
+		for (size_t i = 0; i < sizeof(ms) / sizeof(ms[0]); i++)
+			packed_run(k, a, b, c->in, c->out, ms[i]);
+	else if (strncmp(k->api->qw_kernel(k->be, a, 1), "generic", 7) &&
+		 c->scale_type != DT_F32)
+		kit_fail(k, "was not taken");
+out:
+	k->api->qw_free(k->be, a);
+	k->api->qw_free(k->be, b);
+	if (q.words) {
+		free((char *)(uintptr_t)q.words - 1);
+		free((char *)(uintptr_t)q.scales - 1);
+	}
+	ql_packed_release(&q);
+	ql_release(&ql);
+}
+
+static void test_packed(struct kit *k)
+{
+	static const uint32_t ins[] = { 64, 128, 512, 1024, 1152 };
+	static const uint32_t sizes[] = { 32, 64, 128, 0, 16 };
+	static const uint8_t bits[] = { 2, 3, 4, 8 };
+	static const struct qcase large[] = {
+		{ 1500, 4096, 128, 4, 0, 1, QL_POINT, DT_F16 },
+		{ 1100, 4096, 128, 3, 1, 0, QL_POINT, DT_F16 },
+	};
+
+	k->what = "qw_pack";
+	if (!k->api->qw_pack)
+		return;
+	for (uint32_t i = 0; i < kit_count(k, 96); i++) {
+		struct qcase q = {
+			.out = 1 + kit_below(k, 200), .in = KIT_PICK(k, ins),
+			.group_size = KIT_PICK(k, sizes), .bits = bits[i % 4],
+			.order = (uint8_t)(i / 4 % 3),
+			.sym = (uint8_t)kit_below(k, 2),
+			.scale_type = KIT_PICK(k, floats),
+		};
+
+		if (!q.group_size)
+			q.group_size = q.in;
+		packed_case(k, &q);
+	}
+	packed_case(k, &large[0]);
+	packed_case(k, &large[1]);
+}
+
 void kit_linear(struct kit *k)
 {
+	test_packed(k);
 	test_gemm(k);
 	test_qgemm(k);
 	test_qgemm_large(k);

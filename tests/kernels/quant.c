@@ -137,6 +137,7 @@ static void test_factor_bad(struct kit *k)
 			kit_fail(k, "was factored");
 		else if (k->err.code != ERR_CHECK)
 			kit_fail(k, "code %d: %s", k->err.code, k->err.msg);
+		arr_same(&h, "h");
 		arr_free(&h);
 		arr_free(&u);
 	}

@@ -20,8 +20,11 @@ static void refuse_shapes(struct kit *k)
 	struct arr n = arr_mat(k, 4, 3, 0, DT_F32);
 	struct arr d = arr_mat(k, 4, 4, 0, DT_F64);
 	struct be_gemm g = { &a.dev, &n.dev, &b.dev, 1, 0, 1 };
-	struct be_rope r = { &n.dev, &n.dev, 0, 4 };
-	struct be_attend t = { &a.dev, &b.dev, &n.dev, &a.dev, 0, 2, 2, 2, 1 };
+	struct be_cache kv = { b.dev, n.dev, n.dev, n.dev };
+	struct be_mat half = be_cols(&b.dev, 0, 2);
+	struct be_store r = { &a.dev, &a.dev, &a.dev, &kv, &n.dev, &n.dev,
+			      0, 4 };
+	struct be_attend t = { &a.dev, &kv, &a.dev, 0, 2, 2, 2, 1 };
 	struct be_factor f = { &d.dev, &n.dev, 0 };
 	float f1 = 0;
 	struct be_grid grid = { .w = &a.dev, .scale = &f1, .zero = &f1,
@@ -36,13 +39,21 @@ static void refuse_shapes(struct kit *k)
 	k->what = "shapes that do not fit";
 	kit_case(k, "gemm");
 	refused(k, api->gemm(k->be, &g, &k->err), ERR_UNSUP);
-	kit_case(k, "rope");
-	refused(k, api->rope(k->be, &a.dev, &r, &k->err), ERR_UNSUP);
 	kit_case(k, "attend");
 	refused(k, api->attend(k->be, &t, &k->err), ERR_UNSUP);
-	t.v = &b.dev;
+	kv.v = b.dev;
 	t.first = 1;
 	kit_case(k, "attend beyond the cache");
+	refused(k, api->attend(k->be, &t, &k->err), ERR_UNSUP);
+	kit_case(k, "store");
+	refused(k, api->store(k->be, &r, &k->err), ERR_UNSUP);
+	r.cos = r.sin = &half;
+	r.first = 1;
+	kit_case(k, "store beyond the cache");
+	refused(k, api->store(k->be, &r, &k->err), ERR_UNSUP);
+	kv.k.type = kv.v.type = DT_I8;
+	t.first = 0;
+	kit_case(k, "attend without scales");
 	refused(k, api->attend(k->be, &t, &k->err), ERR_UNSUP);
 	kit_case(k, "rmsnorm");
 	refused(k, api->rmsnorm(k->be, &a.dev, &n.dev, 0, &b.dev, &k->err),
@@ -82,7 +93,7 @@ static void refuse_weights(struct kit *k)
 	uint32_t group[4] = { 0, 0, 1, 2 };
 	struct ql ql = { { 1, 4, 2, 2, 4, 0, 0, QL_POINT, DT_F32, 0 },
 			 code,
-			 scale, zero, group, NULL };
+			 scale, zero, group, NULL, 0 };
 	struct be_qw *w = NULL;
 
 	k->what = "quantized weights";

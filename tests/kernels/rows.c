@@ -1,4 +1,4 @@
-/* rows.c - operations row by row, and attention, against the reference. */
+/* rows.c - operations row by row, against the reference. */
 #include "kit.h"
 
 #include <math.h>
@@ -118,44 +118,6 @@ static void test_rmsnorm(struct kit *k)
 	}
 }
 
-static void test_rope(struct kit *k)
-{
-	static const uint32_t dims[] = { 2, 4, 6, 16, 32, 64, 80, 128 };
-
-	k->what = "rope";
-	for (uint32_t i = 0; i < kit_count(k, 20); i++) {
-		uint32_t rows = KIT_PICK(k, counts), dim = KIT_PICK(k, dims);
-		uint32_t heads = 1 + kit_below(k, 4);
-		struct arr x = arr_mat(k, rows, dim * heads, kit_below(k, 3),
-				       DT_F32);
-		struct arr c = arr_mat(k, 50, dim / 2, kit_below(k, 3),
-				       DT_F32);
-		struct arr s = arr_mat(k, 50, dim / 2, c.ref.ld - dim / 2,
-				       DT_F32);
-		struct be_rope r = { &c.ref, &s.ref, 50 - rows, dim };
-		int ref;
-
-		kit_case(k, "[%u][%u x %u]", rows, heads, dim);
-		arr_random(&x, 1);
-		for (uint32_t t = 0; t < 50; t++)
-			for (uint32_t j = 0; j < dim / 2; j++) {
-				arr_set(&c, t, j, cos(t + 0.1 * j));
-				arr_set(&s, t, j, sin(t + 0.1 * j));
-			}
-		arr_up(&x);
-		arr_up(&c);
-		arr_up(&s);
-		ref = be_ref.rope(k->ref, &x.ref, &r, &k->err);
-		r.cos = &c.dev;
-		r.sin = &s.dev;
-		if (kit_ran(k, ref, k->api->rope(k->be, &x.dev, &r, &k->err)))
-			arr_near(&x, "x", NULL, 3e-7);
-		arr_free(&x);
-		arr_free(&c);
-		arr_free(&s);
-	}
-}
-
 /* swiglu and add; y may be one of the operands. */
 static void test_pairs(struct kit *k)
 {
@@ -198,83 +160,73 @@ static void test_pairs(struct kit *k)
 	}
 }
 
-/* heads, kv_heads, head_dim, first, tokens */
-static void attend_case(struct kit *k, const uint32_t s[5], double scale)
+/* What is compared is bytes: values and ids. */
+static void topk_case(struct kit *k, uint32_t n, uint32_t count,
+		      uint32_t recents, int coarse)
 {
-	uint32_t seen = s[3] + s[4];
-	struct arr q = arr_mat(k, s[4], s[0] * s[2], kit_below(k, 3), DT_F32);
-	struct arr key = arr_mat(k, seen + kit_below(k, 2), s[1] * s[2],
-				 kit_below(k, 3), DT_F32);
-	struct arr val = arr_mat(k, key.ref.rows, s[1] * s[2], 1, DT_F32);
-	struct arr out = arr_mat(k, s[4], s[0] * s[2], kit_below(k, 3),
-				 DT_F32);
-	struct be_attend a = { &q.ref, &key.ref, &val.ref, &out.ref, s[3],
-			       s[0], s[1], s[2],
-			       (float)(scale / sqrt(s[2])) };
+	struct arr x = arr_mat(k, 1, n, 0, DT_F32);
+	struct be_top want[BE_TOP_MAX], got[BE_TOP_MAX];
+	uint32_t recent[BE_TOP_MAX];
+	struct be_topk t = { &x.ref, recent, recents, count,
+			     recents % 2 ? 1.3 : 0.7, coarse ? 1 : 0.8 };
 	int ref;
 
-	kit_case(k, "%u heads over %u of %u, %u tokens from %u", s[0], s[1],
-		 s[2], s[4], s[3]);
-	arr_random(&q, 1);
-	arr_random(&key, 1);
-	arr_random(&val, 1);
-	arr_up(&q);
-	arr_up(&key);
-	arr_up(&val);
-	memset(out.ref.p, 0xff, out.bytes);
-	arr_up(&out);
-	ref = be_ref.attend(k->ref, &a, &k->err);
-	a.q = &q.dev;
-	a.k = &key.dev;
-	a.v = &val.dev;
-	a.out = &out.dev;
-	if (kit_ran(k, ref, k->api->attend(k->be, &a, &k->err))) {
-		/* an error of a score is one of its exponent, times scale */
-		arr_near(&out, "out", NULL, 3e-6 * (1 + scale));
-		arr_same(&q, "q");
-		arr_same(&key, "k");
-		arr_same(&val, "v");
+	kit_case(k, "%u of %u, %u recent, %s values", count, n, recents,
+		 coarse ? "few" : "many");
+	/* distinct ids: a step that no size here shares a factor with */
+	for (uint32_t i = 0; i < recents; i++)
+		recent[i] = (uint32_t)((uint64_t)i * 7919 % n);
+	arr_random(&x, 3);
+	for (uint32_t i = 0; i < n; i++) {
+		if (coarse)
+			arr_set(&x, 0, i, rint(arr_get(&x, 0, i)));
+		if (kit_below(k, 40) == 0)
+			arr_set(&x, 0, i, kit_below(k, 2) ? NAN : -INFINITY);
+		if (kit_below(k, 40) == 0)
+			arr_set(&x, 0, i, -0.0);
 	}
-	arr_free(&q);
-	arr_free(&key);
-	arr_free(&val);
-	arr_free(&out);
+	if (n % 5 == 1)
+		arr_set(&x, 0, n / 2, INFINITY);
+	arr_up(&x);
+	memset(want, 0, sizeof(want));
+	memset(got, 0, sizeof(got));
+	ref = be_ref.topk(k->ref, &t, want, &k->err);
+	t.x = &x.dev;
+	if (kit_ran(k, ref, k->api->topk(k->be, &t, got, &k->err)))
+		for (uint32_t i = 0; i < count; i++)
+			if (want[i].id != got[i].id ||
+			    want[i].value != got[i].value) {
+				kit_fail(k, "place %u: id %u of %g, expected "
+					 "%u of %g", i, got[i].id,
+					 got[i].value, want[i].id,
+					 want[i].value);
+				break;
+			}
+	arr_free(&x);
 }
 
-static void test_attend(struct kit *k)
+static void test_topk(struct kit *k)
 {
-	static const uint32_t heads[][2] = {
-		{ 1, 1 }, { 4, 4 }, { 4, 2 }, { 8, 1 }, { 6, 2 }, { 15, 1 },
-	};
-	static const uint32_t dims[] = { 1, 5, 8, 16, 24, 64, 80, 128 };
-	static const uint32_t firsts[] = { 0, 0, 1, 7, 100, 255, 256, 300 };
-	static const uint32_t edge[][5] = {
-		{ 4, 2, 16, 1023, 1 }, { 4, 2, 16, 1024, 1 },
-		{ 4, 4, 32, 2500, 1 }, { 2, 1, 8, 1020, 9 },
-		{ 2, 2, 8, 0, 200 }, { 80, 1, 4, 3, 3 }, { 3, 3, 16, 990, 70 },
-		{ 1, 1, 8, 3, 0 }, { 4, 2, 256, 300, 3 }, { 2, 2, 256, 0, 20 },
-		{ 2, 1, 512, 100, 2 }, { 4, 2, 96, 40, 70 },
-	};
+	static const uint32_t sizes[] = { 64, 65, 100, 500, 2048, 4099, 32000,
+					  50001, 128256 };
+	static const uint32_t best[] = { 1, 2, 20, 33, 40, 63, 64 };
+	static const uint32_t penalized[] = { 0, 0, 1, 33, 64 };
 
-	k->what = "attend";
-	for (uint32_t i = 0; i < kit_count(k, 50); i++) {
-		const uint32_t *h = KIT_PICK(k, heads);
-		uint32_t s[5] = { h[0], h[1], KIT_PICK(k, dims),
-				  KIT_PICK(k, firsts), KIT_PICK(k, counts) };
-
-		/* now and then scores that leave one weight standing */
-		attend_case(k, s, i % 7 ? 1 : 30);
-	}
-	for (uint32_t i = 0; i < sizeof(edge) / sizeof(edge[0]); i++)
-		attend_case(k, edge[i], 1);
+	k->what = "topk";
+	for (uint32_t i = 0; i < kit_count(k, 40); i++)
+		topk_case(k, KIT_PICK(k, sizes), KIT_PICK(k, best),
+			  KIT_PICK(k, penalized), i % 3 == 0);
+	topk_case(k, 1, 1, 0, 0);
+	topk_case(k, 3, 3, 1, 1);
+	topk_case(k, 31, 7, 5, 1);
+	topk_case(k, 262144, 64, 64, 0);
 }
 
 void kit_rows(struct kit *k)
 {
+	test_topk(k);
 	test_gather(k);
 	test_embed(k);
 	test_rmsnorm(k);
-	test_rope(k);
 	test_pairs(k);
-	test_attend(k);
 }

@@ -3,6 +3,7 @@
 #ifndef TESTS_UNIT_GOLDEN_H
 #define TESTS_UNIT_GOLDEN_H
 
+#include "../../kernels/cpu/ref_pack.h"
 #include "../../libfmt/base/io.h"
 #include "../../libfmt/base/json.h"
 #include "../../libfmt/config.h"
@@ -175,6 +176,44 @@ static inline void assert_facts(const struct golden *g, const struct ql *ql)
 		assert_int_equal(ql->spec.sym, yes);
 }
 
+/* The way around the neutral layer leads to the same one, scales that are no
+ * numbers included; true when there is one. */
+static inline bool stored_is_read(const struct golden *g, const struct ql *ql)
+{
+	struct qf_layer l = { .module = &g->module, .hint = &g->hint };
+	const struct ql_spec *s = &ql->spec;
+	size_t n = (size_t)s->out * s->groups;
+	struct ql_packed q;
+	struct ql other;
+	struct err a, b;
+	int ret = qf_stored(g->fmt, &l, &q, &a);
+
+	if (ret)
+		assert_int_equal(ret, 1);
+	if (ret)
+		return false;
+	assert_memory_equal(&q.spec, s, sizeof(*s));
+	assert_int_equal(l.odd | QF_ODD_SCALE_BAD | QF_ODD_SCALE_NEG |
+			 QF_ODD_SCALE_ZERO | QF_ODD_BITS | QF_ODD_BIAS |
+			 QF_ODD_BOTH | QF_ODD_QZEROS_MISSING,
+			 g->layer.odd | QF_ODD_SCALE_BAD | QF_ODD_SCALE_NEG |
+			 QF_ODD_SCALE_ZERO | QF_ODD_BITS | QF_ODD_BIAS |
+			 QF_ODD_BOTH | QF_ODD_QZEROS_MISSING);
+	ret = ql_packed_check(&q, &a);
+	assert_int_equal(ret, ql_check(ql, &b));
+	if (ret)
+		assert_string_equal(a.msg, b.msg);
+	must(cpu_ref_unpack(&q, &other, &a), &a);
+	assert_memory_equal(other.code, ql->code, (size_t)s->out * s->in);
+	assert_memory_equal(other.scale, ql->scale, n * sizeof(float));
+	assert_memory_equal(other.zero, ql->zero, n * sizeof(float));
+	assert_memory_equal(other.group_of, ql->group_of,
+			    s->in * sizeof(*ql->group_of));
+	ql_release(&other);
+	ql_packed_release(&q);
+	return true;
+}
+
 static inline void golden_read(struct golden *g, struct ql *ql)
 {
 	struct ql_spec spec;
@@ -185,6 +224,8 @@ static inline void golden_read(struct golden *g, struct ql *ql)
 	must(g->fmt->read(&g->layer, ql, &err), &err);
 	must(ql_check(ql, &err), &err);
 	assert_memory_equal(&spec, &ql->spec, sizeof(spec));
+	assert_int_equal(stored_is_read(g, ql), g->fmt == &qf_gptq ||
+			 g->fmt == &qf_gptq_v2);
 }
 
 static inline int starts_with(const char *s, const char *head)

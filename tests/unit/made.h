@@ -143,6 +143,7 @@ struct options {
 	const struct progress *progress;
 	enum repack_order order;
 	uint32_t group_size, bits, pad_mlp;
+	enum dtype scales;
 };
 
 struct opened {
@@ -166,6 +167,7 @@ static inline void open_job(struct opened *o, const char *from,
 		.lossy = opt->lossy, .progress = opt->progress,
 		.order = opt->order, .group_size = opt->group_size,
 		.bits = opt->bits, .pad_mlp = opt->pad_mlp,
+		.scales = opt->scales,
 		.threads = opt->threads ? opt->threads : 2
 	};
 }

@@ -89,6 +89,22 @@ static inline int parts_write(struct parts *p, const struct ql *ql,
 	return f->write(ql, p->part, err);
 }
 
+/* A word matrix [rows][cols] as one of words of `bits` bits: the streams down
+ * the columns stay, in other rows.  The caller's to free. */
+static inline void *parts_cut(const void *words, size_t rows, size_t cols,
+			      uint32_t bits)
+{
+	const uint8_t *from = words;
+	size_t size = bits / 8;
+	uint8_t *to = malloc(4 * rows * cols);
+
+	for (size_t c = 0; c < cols; c++)
+		for (size_t j = 0; j < 4 * rows; j++)
+			to[(j / size * cols + c) * size + j % size] =
+				from[(j / 4 * cols + c) * 4 + j % 4];
+	return to;
+}
+
 static inline void parts_free(struct parts *p)
 {
 	for (uint32_t i = 0; i < p->plan.count; i++)

@@ -41,11 +41,17 @@ static inline int scratch_open(void **state)
 	return 0;
 }
 
+/* A directory with all that is in it. */
+static inline void scratch_clear(const char *dir)
+{
+	nftw(dir, scratch_remove, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 static inline int scratch_close(void **state)
 {
 	struct scratch *s = *state;
 
-	nftw(s->dir, scratch_remove, 16, FTW_DEPTH | FTW_PHYS);
+	scratch_clear(s->dir);
 	for (int i = 0; i < 8; i++)
 		free(s->path[i]);
 	free(s);

@@ -269,21 +269,4 @@ static inline void synth_make(const struct synth *s, char dir[64])
 	free(l);
 }
 
-static inline void synth_remove(const char *dir)
-{
-	struct err err;
-	uint32_t n;
-	char **name;
-
-	assert_int_equal(io_list(dir, &name, &n, &err), 0);
-	for (uint32_t i = 0; i < n; i++) {
-		char path[400];
-
-		snprintf(path, sizeof(path), "%s/%s", dir, name[i]);
-		unlink(path);
-	}
-	free(name);
-	assert_int_equal(rmdir(dir), 0);
-}
-
 #endif

@@ -1,7 +1,7 @@
 /* Packing and unpacking of code streams, against the published vectors and
  * against a reader that takes one bit at a time. */
 #include "../../libfmt/base/half.h"
-#include "../../libfmt/layout/bits.h"
+#include "../../libfmt/layout/bits_tile.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,7 +24,7 @@ static uint32_t rnd(uint32_t below)
 	return (uint32_t)(seed >> 33) % below;
 }
 
-/* Vectors of gptq-formats(5), appendix B: code i is (mul*i + add) % mod. */
+/* gptq-formats(5) "Test vectors": code i is (mul*i + add) % mod. */
 static const struct vector {
 	const struct bits_rule *rule;
 	uint32_t b, n, mul, add, mod, words;
@@ -65,6 +65,38 @@ static void test_published_vectors(void **state)
 		bits_unpack(x->rule, x->b, bytes, 1, x->n, back, 1);
 		assert_memory_equal(code, back, x->n);
 	}
+}
+
+/* Fields of 3 bits that lie in two words, each of them alone. */
+static void test_straddling_fields(void **state)
+{
+	static const struct {
+		uint32_t field, at; /* its first word */
+		uint32_t word[2];
+	} row[] = {
+		{ 10, 0, { 0xC0000000, 1 } }, { 21, 1, { 0x80000000, 3 } },
+		{ 42, 3, { 0xC0000000, 1 } }, { 53, 4, { 0x80000000, 3 } },
+	};
+	uint8_t code[64], back[64], bytes[24];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		memset(code, 0, sizeof(code));
+		code[row[i].field] = 7;
+		bits_pack(&bits_stream, 3, code, 1, 64, bytes, 1);
+		for (uint32_t w = 0; w < 6; w++)
+			assert_int_equal(half_le32(bytes + 4 * w),
+				w - row[i].at < 2 ? row[i].word[w - row[i].at] :
+						    0);
+		bits_unpack(&bits_stream, 3, bytes, 1, 64, back, 1);
+		assert_memory_equal(code, back, 64);
+	}
+	memset(code, 7, sizeof(code));
+	bits_pack(&bits_stream, 3, code, 1, 64, bytes, 1);
+	for (uint32_t w = 0; w < 6; w++)
+		assert_int_equal(half_le32(bytes + 4 * w), UINT32_MAX);
+	bits_unpack(&bits_stream, 3, bytes, 1, 64, back, 1);
+	assert_memory_equal(code, back, 64);
 }
 
 /* The definition, one bit at a time: stream bit n is bit n % 32 of word
@@ -160,35 +192,102 @@ static void test_a_large_code_does_not_smear(void **state)
 	assert_int_equal(half_le32(word), 0x65403f21);
 }
 
+/* The same column by column, through tiles, whatever the instruction set: for
+ * the other ones their loops are called by themselves below. */
+static void check_columns(const struct bits_rule *r, uint32_t b)
+{
+	uint32_t n = 1 + rnd(300), cols = 1 + rnd(150);
+	size_t odd = rnd(4), words = (size_t)bits_words(r, b, n);
+	uint8_t *in = malloc(words * cols * 4 + odd);
+	uint8_t *out = malloc((size_t)cols * n);
+	uint8_t *back = malloc(words * cols * 4 + odd);
+	struct bits_tile t;
+
+	memset(&t, 0xee, sizeof(t));
+	for (size_t i = 0; i < (size_t)cols * n; i++)
+		out[i] = (uint8_t)rnd(1u << b);
+	for (size_t c = 0; c < cols; c++)
+		bits_pack(r, b, out + c * n, 1, n, in + odd + 4 * c, cols);
+	for (uint32_t c = 0; c < cols; c += BITS_TILE_OUT)
+		for (uint32_t k = 0; k < n; k += BITS_TILE_IN) {
+			uint32_t w = cols - c < 64 ? cols - c : 64;
+			uint32_t h = n - k < 128 ? n - k : 128;
+			uint8_t code[64][128];
+
+			bits_tile_get(r, b, in + odd, cols, n, c, k, &t);
+			bits_tile_to_bytes(&t, code[0], 128, w, h);
+			for (uint32_t i = 0; i < w; i++)
+				assert_memory_equal(code[i],
+						    out + (size_t)(c + i) * n +
+							    k, h);
+			/* behind the last input the octet is 0 */
+			for (uint32_t i = 0; h % 8 && i < w; i++)
+				assert_true(t.oct[h / 8].of[i] >>
+						    8 * (h % 8) == 0);
+			memset(&t, 0xee, sizeof(t));
+			bits_tile_from_bytes(&t, code[0], 128, w, h);
+			bits_tile_put(r, b, &t, cols, n, c, k, back + odd);
+		}
+	assert_memory_equal(in + odd, back + odd, words * cols * 4);
+	free(in);
+	free(out);
+	free(back);
+}
+
 static void test_columns_equal_single_streams(void **state)
 {
 	(void)state;
-	for (uint32_t round = 0; round < 60; round++) {
-		uint32_t b = widths[1 + rnd(4)], n = 1 + rnd(140);
-		size_t cols = 1 + rnd(150), odd = rnd(4);
-		size_t words = (size_t)bits_words(&bits_stream, b, n);
-		uint8_t *in = malloc(words * cols * 4 + odd);
-		uint8_t *out = malloc(cols * n), *one = malloc(n);
-		uint8_t *back = malloc(words * cols * 4 + odd);
+	for (uint32_t round = 0; round < 60; round++)
+		check_columns(&bits_stream, widths[1 + rnd(4)]);
+	for (uint32_t round = 0; round < 60; round++)
+		check_columns(&planar, 2 + rnd(7));
+}
 
-		for (size_t i = 0; i < cols * n; i++)
-			out[i] = (uint8_t)rnd(1u << b);
-		for (size_t c = 0; c < cols; c++)
-			bits_pack(&bits_stream, b, out + c * n, 1, n,
-				  in + odd + 4 * c, cols);
-		bits_pack_cols(&bits_stream, b, out, cols, n, back + odd);
-		assert_memory_equal(in + odd, back + odd, words * cols * 4);
-		memset(out, 0xee, cols * n);
-		bits_unpack_cols(&bits_stream, b, in + odd, cols, n, out);
-		for (size_t c = 0; c < cols; c++) {
-			bits_unpack(&bits_stream, b, in + odd + 4 * c, cols, n,
-				    one, 1);
-			assert_memory_equal(one, out + c * n, n);
-		}
-		free(in);
-		free(out);
-		free(one);
-		free(back);
+/* Every instruction set that this machine has does what the plain one does. */
+static void test_instruction_sets_agree(void **state)
+{
+	const struct bits_isa *plain = bits_isa_number(0);
+	uint8_t words[64 * 128], want[64 * 128], have[64 * 128];
+	struct bits_tile code, a, b;
+
+	(void)state;
+	for (uint32_t round = 0; round < 200; round++) {
+		const struct bits_isa *isa = bits_isa_number(round % BITS_ISAS);
+		uint32_t w = widths[rnd(5)], n = 1 + rnd(64);
+		size_t odd = 4 * rnd(8), stride = 16 * w + odd;
+
+		if (!isa)
+			continue;
+		for (size_t i = 0; i < sizeof(words); i++)
+			words[i] = (uint8_t)rnd(256);
+		for (size_t i = 0; i < sizeof(code); i++)
+			((uint8_t *)&code)[i] = (uint8_t)rnd(256);
+#define GET(call, ...)                                          \
+	memset(&a, 0, sizeof(a));                               \
+	memset(&b, 0, sizeof(b));                               \
+	plain->call(__VA_ARGS__, a.oct);                        \
+	isa->call(__VA_ARGS__, b.oct);                          \
+	assert_memory_equal(&a, &b, sizeof(a))
+#define PUT(call, ...)                                          \
+	memset(want, 0xa5, sizeof(want));                       \
+	memset(have, 0xa5, sizeof(have));                       \
+	plain->call(code.oct, want __VA_ARGS__);                \
+	isa->call(code.oct, have __VA_ARGS__);                  \
+	assert_memory_equal(want, have, sizeof(want))
+		GET(cols_get, w, words, 256 + odd);
+		GET(rows_get, w, words, stride < 128 ? stride : 128, n);
+		GET(marlin_get, words);
+		GET(awq_get, words, 32 + odd, 1 + n % 8);
+		PUT(marlin_put, );
+		PUT(awq_put, , 32 + odd, 1 + n % 8);
+		memset(want, 0xa5, sizeof(want));
+		memset(have, 0xa5, sizeof(have));
+		plain->cols_put(w, code.oct, want, 256 + odd);
+		isa->cols_put(w, code.oct, have, 256 + odd);
+		assert_memory_equal(want, have, sizeof(want));
+		plain->rows_put(w, code.oct, want, 128, n);
+		isa->rows_put(w, code.oct, have, 128, n);
+		assert_memory_equal(want, have, sizeof(want));
 	}
 }
 
@@ -196,10 +295,12 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_published_vectors),
+		cmocka_unit_test(test_straddling_fields),
 		cmocka_unit_test(test_a_stream_is_what_the_definition_says),
 		cmocka_unit_test(test_packing_is_the_inverse),
 		cmocka_unit_test(test_a_large_code_does_not_smear),
 		cmocka_unit_test(test_columns_equal_single_streams),
+		cmocka_unit_test(test_instruction_sets_agree),
 	};
 
 	return cmocka_run_group_tests_name("bits", tests, NULL, NULL);

@@ -285,6 +285,47 @@ static void test_compressed_lines(void **state)
 	check_lines(f, path);
 }
 
+/* One window from each line that has one: its head, or drawn from it. */
+static void test_a_sample_per_line(void **state)
+{
+	static const char text[] = "one two three four five six\n\nno\n"
+				   "seven eight nine ten eleven\n";
+	static const char *const whole[] = { "one two three four five six",
+					     "seven eight nine ten eleven" };
+	const struct fix *f = *state;
+	const char *file = put(f, "a.txt", text, sizeof(text) - 1);
+	struct calib_how how = { .file = &file, .files = 1, .vocab = VOCAB,
+				 .samples = 2, .seqlen = 5, .per_line = true,
+				 .tok = f->tok };
+	struct calib c;
+	struct err err;
+	uint32_t *p, moved = 0;
+	size_t n;
+
+	assert_int_equal(gq_calib_load(&how, &c, &err), 0);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(tok_encode(f->tok, whole[i], strlen(whole[i]),
+					    TOK_BOS, &p, &n, &err), 0);
+		assert_memory_equal(c.id + 5 * i, p, 5 * sizeof(*p));
+		free(p);
+	}
+	gq_calib_release(&c);
+	for (how.seed = 1; how.seed < 20; how.seed++) {
+		assert_int_equal(gq_calib_load(&how, &c, &err), 0);
+		moved += c.id[0] != c.id[5]; /* not both from their BOS on */
+		gq_calib_release(&c);
+	}
+	assert_true(moved > 0);
+	how.samples = 3;
+	assert_int_equal(gq_calib_load(&how, &c, &err), -1);
+	assert_non_null(strstr(err.msg, "of 3 lines 2 have 5 tokens or more"));
+	unlink(file);
+	file = put(f, "a.ids", "\0\0\0\0", 4);
+	assert_int_equal(gq_calib_load(&how, &c, &err), -1);
+	assert_int_equal(err.code, ERR_USAGE);
+	unlink(file);
+}
+
 static void test_bad_lines_are_numbered(void **state)
 {
 	static const char missing[] = "{\"text\": \"a\"}\n\n{\"txt\": \"b\"}\n";
@@ -362,6 +403,7 @@ int main(void)
 		cmocka_unit_test(test_seed_draws_without_repetition),
 		cmocka_unit_test(test_json_lines),
 		cmocka_unit_test(test_compressed_lines),
+		cmocka_unit_test(test_a_sample_per_line),
 		cmocka_unit_test(test_bad_lines_are_numbered),
 		cmocka_unit_test(test_id_tensors),
 		cmocka_unit_test(test_text_without_tokenizer),

@@ -290,9 +290,9 @@ static void test_a_healthy_one(void **state)
 {
 	struct doctor d;
 
-	make(*state, ACT, GOOD);
+	make(*state, ACT, GOOD); /* (act-order is worth a note) */
 	examine(((struct scratch *)*state)->dir, &d);
-	if (d.count)
+	if (d.errors || d.warnings)
 		fail_msg("%s: %s", d.problem[0].code, d.problem[0].message);
 	doctor_release(&d);
 	examine(TINY, &d);
@@ -457,26 +457,25 @@ static void test_homes_of_the_config(void **state)
 	make(s, ACT, GOOD);
 	remove(scratch_path(s, "quantize_config.json"));
 	examine(s->dir, &d);
-	assert_int_equal(d.count, 1);
+	assert_int_equal(d.errors + d.warnings, 1);
 	assert_string_equal(d.problem[0].code, "config-missing-quantize");
 	assert_int_equal(d.warnings, 1);
 	doctor_release(&d);
 	make(s, ACT, GOOD);
 	scratch_write(s, "config.json", "{}", 2);
 	examine(s->dir, &d);
-	assert_int_equal(d.count, 1);
+	assert_int_equal(d.errors + d.warnings, 1);
 	assert_string_equal(d.problem[0].code, "config-missing-model");
 	doctor_release(&d);
 	remove(scratch_path(s, "quantize_config.json"));
 	examine(s->dir, &d);
-	assert_int_equal(d.count, 1);
+	assert_int_equal(d.errors + d.warnings, 1);
 	assert_string_equal(d.problem[0].code, "config-missing");
 	assert_int_equal(d.errors, 1);
 	doctor_release(&d);
 	remove(scratch_path(s, "config.json"));
 	examine(scratch_path(s, "model.safetensors"), &d);
-	assert_int_equal(d.count, 1);
-	assert_string_equal(d.problem[0].code, "config-bare-file");
+	assert_non_null(problem(&d, "config-bare-file"));
 	assert_int_equal(d.errors + d.warnings, 0);
 	doctor_release(&d);
 	make(s, ACT, GOOD);

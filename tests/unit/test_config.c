@@ -163,7 +163,8 @@ static void test_contradictions(void **state)
 {
 	static const char *const first =
 		"{\"quantization_config\": {\"bits\": 4, \"group_size\": 128, "
-		"\"desc_act\": true, \"quant_method\": \"gptq\"}}";
+		"\"desc_act\": true, \"quant_method\": \"gptq\", "
+		"\"checkpoint_format\": \"gptq\"}}";
 	static const struct {
 		const char *quantize, *differs;
 	} row[] = {
@@ -173,6 +174,8 @@ static void test_contradictions(void **state)
 		{ "{\"desc_act\": false}", "desc_act" },
 		{ "{\"sym\": false}", NULL },
 		{ "{\"quant_method\": \"awq\"}", "quant_method" },
+		{ "{\"checkpoint_format\": \"gptq_v2\"}",
+		  "checkpoint_format" },
 	};
 	struct trees t = { 0 };
 	struct config_quant q;

@@ -2,7 +2,7 @@
  * remedy, which is run as it stands. */
 #include "../../libfmt/base/json.h"
 #include "../../libfmt/doctor_impl.h"
-#include "sick.h"
+#include "ills.h"
 
 #include <sys/wait.h>
 
@@ -36,293 +36,25 @@ static void list(const struct doctor *d)
 			      d->problem[i].code, d->problem[i].message);
 }
 
-/* ---- what is done to a sound one ---- */
+#define CT(bits, sym, order) "{\"quant_method\": \"compressed-tensors\", " \
+	"\"format\": \"pack-quantized\", \"config_groups\": {\"group_0\": " \
+	"{\"targets\": [\"Linear\"], \"weights\": {\"num_bits\": " #bits   \
+	", \"type\": \"int\", \"symmetric\": " #sym ", \"strategy\": "     \
+	"\"group\", \"group_size\": 32, \"actorder\": " #order "}}}, "       \
+	"\"ignore\": [\"lm_head\"]}"
 
-static void shell(const char *dir, const char *command)
-{
-	char line[1024];
+/* An MLP of another size. */
+#define MLP(inner) "{\"architectures\": [\"LlamaForCausalLM\"], "              \
+	"\"model_type\": \"llama\", \"hidden_size\": 64, "                     \
+	"\"intermediate_size\": " #inner ", \"num_hidden_layers\": 1, "        \
+	"\"num_attention_heads\": 2, \"vocab_size\": 32, "                     \
+	"\"tie_word_embeddings\": false, "                                     \
+	"\"quantization_config\": " SICK_QUANT "}"
 
-	snprintf(line, sizeof(line), "cd %s && { %s; } >/dev/null 2>out.err "
-		 "|| { cat out.err >&2; exit 1; }", dir, command);
-	if (system(line))
-		fail_msg("%s: failed", command);
-	snprintf(line, sizeof(line), "%s/out.err", dir);
-	unlink(line);
-}
-
-/* In two shards, as repack cuts them. */
-static void cut(const char *dir)
-{
-	shell(dir, "gptq-repack . -o new --shard-size 9000 -q && "
-		   "rm model.safetensors && mv new/* . && rmdir new");
-}
-
-static void without_index(const char *dir)
-{
-	cut(dir);
-	shell(dir, "rm model.safetensors.index.json");
-}
-
-static void stale_index(const char *dir)
-{
-	sick_text(dir, "model.safetensors.index.json",
-		  "{\"weight_map\": {\"a\": \"gone.safetensors\"}}");
-}
-
-static void unlisted(const char *dir)
-{
-	sick_text(dir, "model.safetensors.index.json",
-		  "{\"weight_map\": {\"model.norm.weight\": "
-		  "\"model.safetensors\"}}");
-}
-
-static void leftover(const char *dir)
-{
-	shell(dir, "cp model.safetensors 4bit-128g.safetensors");
-}
-
-static void trailing(const char *dir)
-{
-	shell(dir, "printf 0123 >>model.safetensors");
-}
-
-/* The header's only member of its kind under a name of the same length. */
-static void no_format(const char *dir)
-{
-	shell(dir, "sed 's/\"format\":\"pt\"/\"formal\":\"pt\"/' "
-		   "model.safetensors >x && mv x model.safetensors");
-}
-
-static void inv_freq(struct make *m)
-{
-	make_f16(m, "model.layers.0.self_attn.rotary_emb", "inv_freq", 16, 0);
-}
-
-static void zero_biases(struct make *m)
-{
-	make_f16(m, "model.layers.0.self_attn.o_proj", "bias", 64, 0);
-	memset(m->data[m->count - 1], 0, 128);
-	make_f16(m, "model.layers.0.mlp.up_proj", "bias", 128, 0);
-	memset(m->data[m->count - 1], 0, 256);
-	half_put16(m->data[m->count - 1], 0x8000); /* -0 */
-}
-
-static void odd_bias(struct make *m)
-{
-	zero_biases(m);
-	half_put16((uint8_t *)m->data[m->count - 1] + 254, 1);
-}
-
-static void markers(struct make *m)
-{
-	static const char *const name[] = { "gptq_bits", "gptq_groupsize" };
-
-	for (int i = 0; i < 2; i++) {
-		struct ckpt_item *it = make_item(m, "x", "x", 8);
-
-		strcpy(m->name[m->count - 1], name[i]);
-		half_put64(m->data[m->count - 1], i ? 32 : 4);
-		it->type = DT_I64;
-		it->rank = 1;
-		it->dim[0] = 1;
-	}
-}
-
-static void lora(struct make *m)
-{
-	make_f16(m, "model.layers.0.mlp.up_proj.lora_A.default", "weight", 8,
-		 64);
-}
-
-/* The head becomes a copy of the embeddings. */
-static void copied_head(struct make *m)
-{
-	memcpy(m->data[sick_find(m, "lm_head.weight", 0)],
-	       m->data[sick_find(m, "embed_tokens.weight", 0)], 32 * 64 * 2);
-}
-
-static void wrapped_head(struct make *m)
-{
-	strcpy(m->name[sick_find(m, "lm_head.weight", 0)],
-	       "base_model.model.lm_head.weight");
-}
-
-static void zero_gidx(struct make *m)
-{
-	for (uint32_t i = 0; i < 7; i++) {
-		uint32_t at = sick_find(m, ".g_idx", i);
-
-		memset(m->data[at], 0, 4 * m->item[at].dim[0]);
-	}
-}
-
-static void wide_gidx(struct make *m)
-{
-	uint32_t at = sick_find(m, ".g_idx", 2);
-	uint8_t *wide = calloc(64, 8);
-
-	for (uint32_t k = 0; k < 64; k++)
-		wide[8 * k] = (uint8_t)(k / 32);
-	free(m->data[at]);
-	m->data[at] = wide;
-	m->item[at].data = wide;
-	m->item[at].type = DT_I64;
-}
-
-static void uneven_gidx(struct make *m)
-{
-	half_put32(m->data[sick_find(m, ".g_idx", 2)], 1);
-}
-
-static void smear(struct make *m)
-{
-	half_put32(m->data[sick_find(m, ".qzeros", 1)], 0xFFFFF777);
-}
-
-static void wrap(struct make *m)
-{
-	half_put32(m->data[sick_find(m, ".qzeros", 1)], 0x7F777777);
-}
-
-/* 3-bit constants in the order of old GPTQModels. */
-static void swap_constants(struct make *m)
-{
-	static const uint32_t word[] = { 0, 0xB6DB6DB7, 0x49249249 };
-
-	for (uint32_t i = 0; i < 7; i++) {
-		uint32_t at = sick_find(m, ".qzeros", i);
-		uint64_t n = m->item[at].dim[0] * m->item[at].dim[1];
-
-		for (uint64_t k = 0; k < n; k++)
-			half_put32((uint8_t *)m->data[at] + 4 * k,
-				   word[k % 3]);
-	}
-}
-
-/* Zeros of nonsense, which kernels of the Marlin family do not look at. */
-static void junk_zeros(struct make *m)
-{
-	for (uint32_t i = 0; i < 7; i++) {
-		uint32_t at = sick_find(m, ".qzeros", i);
-
-		memset(m->data[at], 0x11, 4 * m->item[at].dim[0] *
-						  m->item[at].dim[1]);
-	}
-}
-
-static void replace(struct make *m, const char *module, const char *name)
-{
-	for (uint32_t i = 0; i < m->count; i++) {
-		char *dot = strrchr(m->name[i], '.');
-
-		if ((size_t)(dot - m->name[i]) != strlen(module) ||
-		    strncmp(m->name[i], module, strlen(module)))
-			continue;
-		memmove(m->name[i] + strlen(name), dot, strlen(dot) + 1);
-		memcpy(m->name[i], name, strlen(name));
-	}
-}
-
-static void router(struct make *m)
-{
-	const struct sick s = { .prefix = "" };
-
-	sick_linear(m, &s, "model.layers.0.block_sparse_moe.gate", 64, 32);
-}
-
-static void ragged(struct make *m)
-{
-	const struct sick s = { .prefix = "" };
-
-	sick_linear(m, &s, "model.layers.0.extra_proj", 64, 40);
-}
-
-/* v_proj dense, beside quantized q and k. */
-static void dense_v(struct make *m)
-{
-	replace(m, "model.layers.0.self_attn.v_proj", "spare.v_proj");
-	make_f16(m, "model.layers.0.self_attn.v_proj", "weight", 64, 64);
-}
-
-static void unequal_v(struct make *m)
-{
-	const struct sick s = { .prefix = "", .spec = { .bits = 8 } };
-
-	replace(m, "model.layers.0.self_attn.v_proj", "spare.v_proj");
-	sick_linear(m, &s, "model.layers.0.self_attn.v_proj", 64, 64);
-}
-
-static void unequal_o(struct make *m)
-{
-	const struct sick s = { .prefix = "", .spec = { .bits = 8 } };
-
-	replace(m, "model.layers.0.self_attn.o_proj", "spare.o_proj");
-	sick_linear(m, &s, "model.layers.0.self_attn.o_proj", 64, 64);
-}
-
-static void dense_o(struct make *m)
-{
-	replace(m, "model.layers.0.self_attn.o_proj", "spare.o_proj");
-	make_f16(m, "model.layers.0.self_attn.o_proj", "weight", 64, 64);
-}
-
-static void plain_weight(struct make *m)
-{
-	make_f16(m, "model.layers.0.self_attn.o_proj", "weight", 64, 64);
-}
-
-static void short_bias(struct make *m)
-{
-	make_f16(m, "model.layers.0.self_attn.o_proj", "bias", 63, 0);
-}
-
-static void short_scales(struct make *m)
-{
-	m->item[sick_find(m, ".scales", 3)].dim[1]--;
-}
-
-static void exl2_head(struct make *m)
-{
-	replace(m, "lm_head", "spare.head");
-	make_f16(m, "lm_head", "q_weight", 4, 32);
-	make_f16(m, "lm_head", "q_scale", 4, 32);
-}
-
-/* Float zeros, scales that lie the other way, no g_idx. */
-static void generation_0(struct make *m)
-{
-	for (uint32_t i = 0; i < 7; i++) {
-		uint32_t s = sick_find(m, ".scales", 0);
-		uint32_t z = sick_find(m, ".qzeros", 0);
-		uint32_t n = (uint32_t)m->item[s].dim[1];
-		float *scale = calloc(n, 4), *zero = calloc(n, 4);
-
-		for (uint32_t k = 0; k < n; k++) {
-			scale[k] = (float)(k + 1) / 64;
-			zero[k] = scale[k] * 8;
-		}
-		free(m->data[s]);
-		free(m->data[z]);
-		m->data[s] = scale;
-		m->data[z] = zero;
-		strcpy(strrchr(m->name[s], '.'), ".scales");
-		strcpy(strrchr(m->name[z], '.'), ".zeros");
-		for (int k = 0; k < 2; k++) {
-			struct ckpt_item *it = &m->item[k ? z : s];
-
-			it->data = m->data[k ? z : s];
-			it->type = DT_F32;
-			it->rank = 2;
-			it->dim[0] = n;
-			it->dim[1] = 1;
-		}
-		/* sick_find takes the first that is left */
-		strcat(m->name[s], "#");
-	}
-	for (uint32_t i = 0; i < m->count; i++)
-		if (strchr(m->name[i], '#'))
-			*strchr(m->name[i], '#') = '\0';
-}
+/* Heads of another size. */
+#define HEADS(dim, group) SICK_LLAMA ", \"head_dim\": " #dim                   \
+	", \"tie_word_embeddings\": false, \"quantization_config\": "          \
+	QUANT(4, group, false, true, "") "}"
 
 #define QUANT(bits, group, act, sym, more)                                     \
 	"{\"bits\": " #bits ", \"group_size\": " #group ", \"desc_act\": "     \
@@ -353,16 +85,27 @@ static const struct {
 #define W DOCTOR_WARNING
 #define N DOCTOR_NOTE
 	/* files */
+	{ "file-holes", E, MENDED, { .tweak = inv_freq, .after = hole } },
+	{ "file-pickle", W, MENDED, { .config = "{}", .after = pickle } },
+	{ "file-pickle", W, MENDED, { .config = "{}", .after = old_name } },
+	{ "file-shared", N, MENDED, { .config = "{}", .after = shared } },
+	{ "file-marlin-shards", E, MENDED, { .config = "{}",
+		.after = marlin_shards,
+		.quant = QUANT(4, 128, false, true,
+			       ", \"checkpoint_format\": \"marlin\"") } },
 	{ "file-trailing", E, MENDED, { .after = trailing } },
 	{ "file-no-format", W, MENDED, { .after = no_format } },
 	{ "file-name", W, MENDED, { .file = "4bit-128g.safetensors" } },
 	{ "file-leftover", W, MENDED, { .after = leftover } },
 	{ "index-missing", E, MENDED, { .after = without_index } },
 	{ "index-stale", W, MENDED, { .after = stale_index } },
+	{ "index-stale", W, MENDED, { .after = bin_index } },
 	{ "index-unlisted", W, MENDED, { .after = unlisted } },
 	/* configs */
 	{ "config-none", E, NONE, { .config = "" } },
 	{ "config-missing", E, MENDED, { .quant = "" } },
+	/* a layer that is not read: no repack helps */
+	{ "config-missing", E, NONE, { .quant = "", .tweak = exl2_head } },
 	{ "config-missing-model", E, MENDED, { .quant = "",
 		.quantize = SICK_QUANT } },
 	{ "config-missing-quantize", W, MENDED, { .quantize = "" } },
@@ -378,6 +121,7 @@ static const struct {
 	{ "config-method", E, MENDED,
 	  { .quant = "{\"quant_method\": \"awq\", \"bits\": 4, "
 		     "\"group_size\": 32, \"zero_point\": true}" } },
+	{ "config-dense", E, MENDED, { .after = dense_weights } },
 	{ "config-group-zero", E, MENDED,
 	  { .quant = QUANT(4, 0, false, true, "") } },
 	{ "config-marlin-flag", E, MENDED,
@@ -386,6 +130,9 @@ static const struct {
 	{ "config-heights", E, NONE,
 	  { .quant = QUANT(4, 32, false, true,
 			   ", \"qweight_heights\": [1]") } },
+	{ "config-heights", E, NONE, { .tweak = heights,
+		.quant = QUANT(4, 32, false, true,
+			       ", \"qweight_heights\": [3]") } },
 	{ "config-adapter", W, NONE,
 	  { .quant = QUANT(4, 32, false, true,
 			   ", \"adapter\": {\"name\": \"lora\"}") } },
@@ -401,6 +148,8 @@ static const struct {
 	{ "config-desc-act", E, MENDED,
 	  { .spec = { .act_order = 1 } } },
 	{ "config-sym", E, MENDED, { .tweak = junk_zeros } },
+	{ "config-sym", E, MENDED, { .tweak = low_codes } },
+	{ "config-sym", E, MENDED, { .tweak = few_zeros } },
 	{ "config-asym", N, MENDED,
 	  { .quant = QUANT(4, 32, false, false, "") } },
 	{ "config-act-plain", N, MENDED,
@@ -413,8 +162,24 @@ static const struct {
 	  { .quant = QUANT(4, 32, false, true,
 			   ", \"modules_in_block_to_quantize\": "
 			   "[\"self_attn\", \"mlp\"]"), .tweak = dense_o } },
-	{ "config-bf16", N, NONE, { .more = BF16 } },
-	{ "config-dynamic", N, NONE, { .tweak = unequal_o } },
+	{ "config-bf16", N, MENDED, { .more = BF16 } },
+	{ "config-bf16", N, MENDED, { .more = BF16,
+		.spec = { .scale_type = DT_BF16 } } },
+	{ "config-bf16", N, NONE, { .more = BF16, .tweak = fine_scales,
+		.spec = { .scale_type = DT_F32 } } },
+	/* rules */
+	{ "config-unlisted", E, MENDED, { .tweak = dense_o } },
+	{ "config-unlisted", E, MENDED, { .tweak = dense_gate_up } },
+	{ "config-dynamic", N, MENDED, { .tweak = unequal_o } },
+	{ "config-dynamic", N, MENDED, { .tweak = smaller_o } },
+	{ "config-dynamic", N, MENDED, { .tweak = smaller_8bit_o } },
+	{ "config-dynamic-parts", W, MENDED, { .tweak = wide_gate_up,
+		.quant = QUANT(4, 32, false, true, ", \"dynamic\": "
+			       "{\"+:.*mlp[.](gate|up)_proj\": "
+			       "{\"bits\": 8}}") } },
+	{ "config-dynamic-parts", W, MENDED, { .tweak = dense_gate_up,
+		.quant = QUANT(4, 32, false, true, ", \"dynamic\": "
+			       "{\"-:.*mlp[.](gate|up)_proj\": {}}") } },
 	/* names */
 	{ "name-prefix", E, MENDED, { .prefix = "language_model.model." } },
 	{ "name-prefix", E, MENDED, { .prefix = "base_model.model.model.",
@@ -431,9 +196,18 @@ static const struct {
 	{ "head-tied", W, MENDED, { .more = TIED } },
 	{ "head-silent", E, MENDED, { .more = "", .no_head = true } },
 	{ "head-missing", E, NONE, { .no_head = true } },
+	{ "head-tied", W, MENDED, { .more = TIED, .tweak = packed_head,
+		.quant = QUANT(4, 32, false, true, ", \"lm_head\": true") } },
+	{ "head-config", E, MENDED, { .tweak = packed_head } },
+	{ "head-config", E, MENDED, {
+		.quant = QUANT(4, 32, false, true, ", \"lm_head\": true") } },
 	/* layers */
 	{ "layer-broken", E, NONE, { .tweak = short_scales } },
+	{ "layer-broken", E, NONE, { .tweak = float_codes } },
 	{ "layer-foreign", W, NONE, { .tweak = exl2_head } },
+	{ "layer-foreign", W, NONE, { .tweak = exl2,
+		.quant = "{\"quant_method\": \"exl2\", \"bits\": 4.0}" } },
+	{ "layer-foreign", W, NONE, { .tweak = qqq } },
 	{ "layer-both", E, NONE, { .tweak = plain_weight } },
 	{ "layer-router", E, MENDED, { .tweak = router } },
 	{ "layer-old", E, MENDED, { .tweak = generation_0,
@@ -441,7 +215,9 @@ static const struct {
 		.spec = { .group_size = 128 } } },
 	{ "bias-length", E, NONE, { .tweak = short_bias } },
 	{ "joined-some", E, MENDED, { .tweak = dense_v } },
-	{ "joined-unequal", W, NONE, { .tweak = unequal_v } },
+	{ "joined-unequal", W, MENDED, { .tweak = unequal_v } },
+	{ "joined-unequal", W, MENDED, { .tweak = smaller_v } },
+	{ "joined-unequal", W, MENDED, { .tweak = smaller_8bit_v } },
 	{ "joined-orders", N, NONE, { .spec = { .act_order = 1 },
 		.quant = QUANT(4, 32, true, true, "") } },
 	{ "gidx-act-missing", E, NONE, { .without = "g_idx",
@@ -450,6 +226,9 @@ static const struct {
 	{ "gidx-zero", W, MENDED, { .tweak = zero_gidx } },
 	{ "gidx-uneven", W, NONE, { .tweak = uneven_gidx } },
 	{ "gidx-i64", W, MENDED, { .tweak = wide_gidx } },
+	{ "layer-words", E, MENDED, { .tweak = cut_words } },
+	{ "layer-padded", E, MENDED, { .config = MLP(80),
+		.tweak = mlp_padded } },
 	{ "zeros-label", E, MENDED, { .format = &qf_gptq_v2 } },
 	{ "zeros-smeared", E, NONE, { .tweak = smear, .asym = true,
 		.quant = QUANT(4, 32, false, false, "") } },
@@ -458,18 +237,65 @@ static const struct {
 		.quant = QUANT(3, 32, false, true, "") } },
 	{ "zeros-wrapped", W, MENDED, { .tweak = wrap, .asym = true,
 		.quant = QUANT(4, 32, false, false, "") } },
+	{ "ct-spare", E, MENDED, { .format = &qf_ct, .tweak = spare_bits,
+		.spec = { .bits = 3 }, .quant = CT(3, true, null) } },
+	{ "ct-actorder", E, MENDED, { .format = &qf_ct,
+		.spec = { .act_order = 1 }, .quant = CT(4, true, "group") } },
 	{ "zeros-missing", E, MENDED, { .without = "qzeros" } },
+	{ "zeros-unpacked", E, MENDED, { .format = &qf_ct, .asym = true,
+		.quant = CT(4, false, null), .tweak = unpacked } },
 	{ "zeros-asym-v1", N, MENDED, { .asym = true,
 		.quant = QUANT(4, 32, false, false, "") } },
-	{ "scales-f32", N, NONE, { .spec = { .scale_type = DT_F32 } } },
-	{ "scales-bf16", N, NONE, { .spec = { .scale_type = DT_BF16 } } },
+	{ "scales-f32", N, MENDED, { .spec = { .scale_type = DT_F32 } } },
+	{ "scales-f32", N, MENDED, { .spec = { .scale_type = DT_F32 },
+		.format = &qf_ct, .quant = CT(4, true, null) } },
+	{ "scales-f32", N, NONE, { .spec = { .scale_type = DT_F32 },
+		.tweak = fine_scales } },
+	{ "scales-bf16", N, MENDED, { .spec = { .scale_type = DT_BF16 } } },
+	{ "scales-bf16", N, NONE, { .spec = { .scale_type = DT_BF16 },
+		.tweak = smear, .asym = true,
+		.quant = QUANT(4, 32, false, false, "") } },
+	{ "scales-bf16", N, MENDED, { .spec = { .scale_type = DT_BF16 },
+		.tweak = junk_zeros } },
 	/* kernels */
-	{ "bits-narrow", N, NONE, { .spec = { .bits = 2 },
+	{ "bits-narrow", N, MENDED, { .spec = { .bits = 2 },
 		.quant = QUANT(2, 32, false, true, "") } },
-	{ "group-ragged", N, NONE, { .spec = { .group_size = 48 },
+	{ "bits-narrow", N, MENDED, { .spec = { .bits = 3 }, .asym = true,
+		.quant = QUANT(3, 32, false, false, "") } },
+	{ "group-ragged", N, MENDED, { .spec = { .group_size = 48 },
 		.quant = QUANT(4, 48, false, true, "") } },
+	{ "bits-narrow", N, MENDED, { .spec = { .bits = 3 },
+		.format = &qf_gptq_p, .quant = QUANT(3, 32, false, true,
+			", \"checkpoint_format\": \"gptq_p\"") } },
+	{ "group-ragged", N, MENDED, { .spec = { .group_size = 48 },
+		.asym = true, .format = &qf_gptq_v2, .tweak = zero_0,
+		.quant = QUANT(4, 48, false, false,
+			       ", \"checkpoint_format\": \"gptq_v2\"") } },
 	{ "group-unusual", N, NONE, { .spec = { .group_size = 16 },
 		.quant = QUANT(4, 16, false, true, "") } },
+	{ "group-unusual", N, MENDED, { .config = "{}",
+		.tweak = wide_group } },
+	{ "gidx-single", N, MENDED, { .spec = { .group_size = 128 },
+		.quant = QUANT(4, -1, true, true, "") } },
+	{ "gidx-scattered", N, MENDED, { .tweak = ordered_down,
+		.quant = QUANT(4, 32, true, true, "") } },
+	{ "gidx-order", N, NONE, { .spec = { .act_order = 1 },
+		.quant = QUANT(4, 32, true, true, "") } },
+	{ "zeros-asym", N, MENDED, { .asym = true,
+		.quant = QUANT(4, 32, false, false, "") } },
+	{ "zeros-asym", N, MENDED, { .asym = true, .format = &qf_gptq_v2,
+		.tweak = zero_0, .quant = QUANT(4, 32, false, false,
+			", \"checkpoint_format\": \"gptq_v2\"") } },
+	{ "zeros-asym", N, NONE, { .asym = true, .spec = { .bits = 8 },
+		.quant = QUANT(8, 32, false, false, "") } },
+	{ "zeros-asym", N, NONE, { .asym = true, .tweak = smaller_o,
+		.quant = QUANT(4, 32, false, false, "") } },
+	{ "size-split", N, MENDED, { .config = MLP(96), .tweak = mlp_96 } },
+	{ "size-split", N, MENDED, { .config = HEADS(96, 64),
+		.spec = { .group_size = 64 }, .tweak = heads_96,
+		.quantize = QUANT(4, 64, false, true, "") } },
+	{ "size-split", N, NONE, { .config = HEADS(48, 32),
+		.tweak = heads_48 } },
 	{ "bits-wide", N, NONE, { .spec = { .bits = 8 },
 		.quant = QUANT(8, 32, false, true, "") } },
 	{ "size-odd", N, NONE, { .config = "{}", .tweak = ragged } },
@@ -509,6 +335,11 @@ static void mend(const char *name, const struct doctor_problem *p)
 			fail_msg("%s: left is %s: %s", name, d.problem[i].code,
 				 d.problem[i].message);
 	doctor_release(&d);
+	snprintf(line, sizeof(line), "gptq-verify %s >%s 2>&1", out, log);
+	if (system(line)) {
+		snprintf(line, sizeof(line), "cat %s >&2", log);
+		fail_msg("%s: verify: failed (%d)", name, system(line));
+	}
 }
 
 static void test_every_row(void **state)
@@ -569,12 +400,124 @@ static void test_sound(void **state)
 	}
 }
 
+static const struct doctor_table *const tables[] = { &doctor_files,
+	&doctor_configs, &doctor_rules, &doctor_names, &doctor_layers,
+	&doctor_kernels };
+#define TABLES (sizeof(tables) / sizeof(*tables))
+
+/* A file without a config is no fault of anybody. */
+static void test_bare(void **state)
+{
+	struct scratch *s = *state;
+	const struct sick sick = { .config = "", .quantize = "" };
+	const struct doctor_problem *p;
+	char name[128], path[192];
+	struct doctor d;
+
+	snprintf(name, sizeof(name), "%s/bare", s->dir);
+	sick_make(name, &sick);
+	snprintf(path, sizeof(path), "%s/model.safetensors", name);
+	examine(path, &d);
+	p = problem(&d, "config-bare-file");
+	assert_non_null(p);
+	assert_int_equal(p->severity, DOCTOR_NOTE);
+	assert_int_equal(d.count, 1);
+	doctor_release(&d);
+}
+
+/* Weights that are not here, and what of it there is to say. */
+static void test_absent(void **state)
+{
+	static const char *const code[] = { "file-none", "file-pointer" };
+	const struct sick sick = { .quantize = "" };
+	struct survey none = { .count = 0 };
+	struct scratch *s = *state;
+	struct model *m = NULL;
+	char dir[128];
+	struct err err;
+
+	snprintf(dir, sizeof(dir), "%s/absent", s->dir);
+	sick_make(dir, &sick);
+	shell(dir, "rm model.safetensors");
+	for (int i = 0; i < 2; i++) {
+		struct doctor d;
+
+		must(model_open(dir, MODEL_NO_WEIGHTS, &m, &err), &err);
+		must(doctor_examine(m, &none, &d, &err), &err);
+		assert_non_null(problem(&d, code[i]));
+		assert_null(problem(&d, code[!i]));
+		/* a remedy would need them */
+		assert_non_null(problem(&d, "config-missing-quantize"));
+		for (uint32_t k = 0; k < d.count; k++)
+			assert_string_equal(d.problem[k].fix, "");
+		doctor_release(&d);
+		model_close(m);
+		sick_text(dir, "model.safetensors", "version https://git-lfs."
+			  "github.com/spec/v1\nsize 12\n");
+	}
+}
+
+/* What a GGUF file shows: no tokenizer, bytes behind its end, blocks of a type
+ * that nobody here decodes. */
+static void test_gguf(void **state)
+{
+	static const char name[] = "blk.0.attn_q.weight";
+	struct scratch *s = *state;
+	const struct sick sick = { .file = NULL };
+	char dir[128], path[192], *text;
+	struct doctor d;
+	struct err err;
+	size_t n, at;
+
+	snprintf(dir, sizeof(dir), "%s/gguf", s->dir);
+	sick_make(dir, &sick);
+	shell(dir, "gptq-repack . -o m.gguf --to gguf -q");
+	snprintf(path, sizeof(path), "%s/m.gguf", dir);
+	examine(path, &d);
+	assert_non_null(problem(&d, "gguf-no-tokenizer"));
+	assert_int_equal(d.count, 1);
+	doctor_release(&d);
+
+	must(io_read_file(path, 1 << 20, &text, &n, &err), &err);
+	for (at = 0; memcmp(text + at, name, sizeof(name) - 1); at++)
+		assert_true(at + sizeof(name) < n);
+	at += sizeof(name) - 1 + 4 + 16; /* rank, two sizes: the type */
+	assert_int_equal(text[at], 2);   /* Q4_0; IQ4_NL has its size */
+	text[at] = 20;
+	text[n++] = 0;                   /* the one that io_read_file adds */
+	must(io_write_file(path, text, n, &err), &err);
+	free(text);
+	examine(path, &d);
+	assert_non_null(problem(&d, "gguf-blocks"));
+	assert_non_null(problem(&d, "file-trailing"));
+	doctor_release(&d);
+}
+
+/* Each code of the tables has a checkpoint here. */
+static void test_all_codes(void **state)
+{
+	static const char *const alone[] = { "config-bare-file", "file-none",
+		"file-pointer" };
+
+	(void)state;
+	for (size_t t = 0; t < TABLES; t++)
+		for (size_t i = 0; i < tables[t]->count; i++) {
+			const char *code = tables[t]->row[i].code;
+			bool there = false;
+
+			for (int k = 0; k < 3; k++)
+				there |= !strcmp(code, alone[k]);
+			for (size_t k = 0; k < sizeof(rows) / sizeof(*rows);
+			     k++)
+				there |= !strcmp(code, rows[k].code);
+			if (!there)
+				fail_msg("%s: nothing here shows it", code);
+		}
+}
+
 /* Every code stands in the man page, and none is there twice. */
 static void test_man_page(void **state)
 {
-	static const struct doctor_table *const tables[] = { &doctor_files,
-		&doctor_configs, &doctor_names, &doctor_layers,
-		&doctor_kernels };
 	struct err err;
 	char *text;
 	size_t n;
@@ -582,7 +525,7 @@ static void test_man_page(void **state)
 	(void)state;
 	must(io_read_file("man/gptq-inspect.1", 1 << 20, &text, &n, &err),
 	     &err);
-	for (size_t t = 0; t < 5; t++)
+	for (size_t t = 0; t < TABLES; t++)
 		for (size_t i = 0; i < tables[t]->count; i++) {
 			const char *code = tables[t]->row[i].code;
 			const char *p = text;
@@ -622,6 +565,10 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		CASE(test_sound),
 		CASE(test_every_row),
+		CASE(test_bare),
+		CASE(test_absent),
+		CASE(test_gguf),
+		cmocka_unit_test(test_all_codes),
 		cmocka_unit_test(test_man_page),
 	};
 

@@ -1,6 +1,7 @@
 /* Whole models into GGUF and back: every family, grouped queries, biases, tied
  * heads, scaled rotary embeddings; the weights, the hyper-parameters and the
  * logits have to be the same, bit for bit. */
+#include "scratch.h"
 #include "synth.h"
 
 #include "../../libfmt/gguf_tok.h"
@@ -186,8 +187,8 @@ static void test_families(void **state)
 		same_logits(dir, back, s);
 		if (!s->bits)
 			same_tensors(dir, back);
-		synth_remove(back);
-		synth_remove(dir);
+		scratch_clear(back);
+		scratch_clear(dir);
 	}
 }
 
@@ -218,7 +219,7 @@ static void test_rows_turn(void **state)
 	}
 	model_close(m);
 	model_close(n);
-	synth_remove(dir);
+	scratch_clear(dir);
 }
 
 /* ---- what cannot be told ---- */
@@ -244,7 +245,7 @@ static void refused(struct synth s, const char *more, const char *why)
 	assert_false(io_is_file(file));
 	survey_release(&v);
 	model_close(m);
-	synth_remove(dir);
+	scratch_clear(dir);
 }
 
 static void test_refused(void **state)

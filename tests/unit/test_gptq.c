@@ -249,37 +249,50 @@ static uint32_t differing(const struct golden *g, const struct ql *ql)
 	return sum;
 }
 
+/* The case solved as g->p says; returns the weighted error. */
+static double golden_solve(struct golden *g, const struct device *v,
+			   const char *name, struct ql *ql)
+{
+	struct gq_hess hess;
+	struct gq_report report;
+	struct err err;
+
+	hessian(&hess, v, g);
+	if (gq_hess_prepare(&hess, &v->d, &g->p, &err))
+		fail_msg("%s: %s", name, err.msg);
+	struct gq_task t = { .dev = &v->d, .w = g->w, .out = g->out,
+			     .in = g->in, .hess = &hess, .params = &g->p };
+	if (gq_gptq.solve(&t, ql, &report, &err) || ql_check(ql, &err))
+		fail_msg("%s: %s", name, err.msg);
+	gq_hess_release(&hess, &v->d);
+	return weighted(g, ql);
+}
+
+static void same_groups(const struct golden *g, const struct ql *ql)
+{
+	float *group = floats(&g->result, "g_idx");
+
+	for (uint32_t k = 0; k < g->in; k++)
+		assert_true((float)ql->group_of[k] == group[k]);
+	free(group);
+}
+
 static void run_case(const struct device *v, const char *name)
 {
 	struct golden g;
-	struct gq_hess hess;
-	struct gq_report report;
 	struct ql ql;
-	struct err err;
-	float *group;
+	double e;
+	uint32_t bad;
 
 	golden_open(&g, name);
-	hessian(&hess, v, &g);
-	if (gq_hess_prepare(&hess, &v->d, &g.p, &err))
-		fail_msg("%s: %s", name, err.msg);
-	struct gq_task t = { .dev = &v->d, .w = g.w, .out = g.out, .in = g.in,
-			     .hess = &hess, .params = &g.p };
-	if (gq_gptq.solve(&t, &ql, &report, &err))
-		fail_msg("%s: %s", name, err.msg);
-	if (ql_check(&ql, &err))
-		fail_msg("%s: %s", name, err.msg);
-	double e = weighted(&g, &ql);
-	uint32_t bad = differing(&g, &ql);
+	e = golden_solve(&g, v, name, &ql);
+	bad = differing(&g, &ql);
 	print_message("  %-28s error %+.5f %%, codes differing %u of %u\n",
 		      name, (e / g.error - 1) * 100, bad, g.out * g.in);
 	assert_true(fabs(e / g.error - 1) < 0.001);
 	assert_true(bad * 200 <= g.out * g.in);
-	group = floats(&g.result, "g_idx");
-	for (uint32_t k = 0; k < g.in; k++)
-		assert_true((float)ql.group_of[k] == group[k]);
-	free(group);
+	same_groups(&g, &ql);
 	ql_release(&ql);
-	gq_hess_release(&hess, &v->d);
 	golden_close(&g);
 }
 
@@ -302,11 +315,47 @@ static void test_golden_cases(void **state)
 		run_case(*state, cases[i]);
 }
 
+/* A range search of another kind than any here. */
+static const char *const searched[] = {
+	"gptqmodel_p2_mse2_b2_asym_g32", "gptqmodel_p2_mse2_b3_g32",
+};
+
+/* What is done by default never does worse than the others' code, with scales
+ * that have to fit in f16. */
+static void run_default(const struct device *v, const char *name)
+{
+	struct golden g;
+	struct ql ql;
+	double e;
+
+	golden_open(&g, name);
+	g.p.scale_type = DT_F16;
+	g.p.round_scale = 1;
+	g.p.clip = GQ_CLIP_WEIGHTED;
+	g.p.passes = 3;
+	e = golden_solve(&g, v, name, &ql);
+	print_message("  %-28s error %+.2f %%\n", name,
+		      (e / g.error - 1) * 100);
+	assert_true(e <= g.error * 1.001);
+	same_groups(&g, &ql);
+	ql_release(&ql);
+	golden_close(&g);
+}
+
+static void test_golden_defaults(void **state)
+{
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		run_default(*state, cases[i]);
+	for (size_t i = 0; i < sizeof(searched) / sizeof(searched[0]); i++)
+		run_default(*state, searched[i]);
+}
+
 /* A Hessian that cannot be factored as it is.  The reference's own factor does
  * come through, so this is the CPU's case alone. */
 static void test_golden_damping(void **state)
 {
 	run_case(*state, "gptqmodel_p4_dampfix_b4_g32");
+	run_default(*state, "gptqmodel_p4_dampfix_b4_g32");
 }
 
 /* ---- corners ---- */
@@ -532,12 +581,36 @@ static void test_damping_is_raised(void **state)
 	}
 }
 
+/* 100 features seen with 160 tokens; a Hessian from nowhere has no tokens. */
+static void test_damping_of_short_texts(void **state)
+{
+	struct gq_params p = params();
+	struct problem b;
+
+	p.damp_short = 1;
+	problem_open(&b, *state, p);
+	problem_solve(&b, &gq_gptq);
+	assert_true(b.report.damp == 100.0 / 160);
+	problem_close(&b);
+	problem_open(&b, *state, p);
+	b.hess.tokens = 90;
+	problem_solve(&b, &gq_gptq);
+	assert_true(b.report.damp == 1.0);
+	problem_close(&b);
+	problem_open(&b, *state, p);
+	b.hess.tokens = 0;
+	problem_solve(&b, &gq_gptq);
+	assert_true(b.report.damp == 0.01);
+	problem_close(&b);
+}
+
 static void test_methods_by_name(void **state)
 {
 	(void)state;
 	assert_ptr_equal(gq_method_find("gptq"), &gq_gptq);
 	assert_ptr_equal(gq_method_find("rtn"), &gq_rtn);
 	assert_ptr_equal(gq_method_find("hqq"), &gq_hqq);
+	assert_ptr_equal(gq_method_find("gptaq"), &gq_gptaq);
 	assert_null(gq_method_find("awq"));
 }
 
@@ -545,6 +618,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		BOTH(test_golden_cases),
+		ON(cpu_open, test_golden_defaults),
 		ON(cpu_open, test_golden_damping),
 		BOTH(test_ragged_groups),
 		BOTH(test_dead_column_decodes_to_zero),
@@ -556,6 +630,7 @@ int main(void)
 		BOTH(test_scale_overflow_is_refused),
 		BOTH(test_bad_numbers_are_named),
 		BOTH(test_damping_is_raised),
+		BOTH(test_damping_of_short_texts),
 		cmocka_unit_test(test_methods_by_name),
 	};
 

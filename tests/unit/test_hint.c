@@ -2,46 +2,7 @@
  * and the tensors' word where two configs disagree. */
 #include "../../libfmt/llama.h"
 #include "ckpt.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
-static void says(const struct err *err, int code, const char *text)
-{
-	if (err->code != code || !strstr(err->msg, text))
-		fail_msg("\"%s\" (%d) does not say \"%s\" (%d)", err->msg,
-			 err->code, text, code);
-}
-
-/* Opening must fail so. */
-static void refused(const char *path, int code, const char *text)
-{
-	struct model *m = NULL;
-	struct err err;
-
-	if (!model_open(path, 0, &m, &err))
-		fail_msg("%s was opened (expected \"%s\")", path, text);
-	assert_null(m);
-	says(&err, code, text);
-}
-
-static struct model *opened(const char *path)
-{
-	struct model *m = NULL;
-	struct err err;
-
-	if (model_open(path, 0, &m, &err))
-		fail_msg("%s", err.msg);
-	return m;
-}
-
-static void write_text(struct scratch *s, const char *name, const char *text)
-{
-	assert_non_null(scratch_write(s, name, text, strlen(text)));
-}
+#include "opened.h"
 
 /* A golden layer as a checkpoint with the given configs. */
 static void make_layer(struct scratch *s, const char *golden,
@@ -107,6 +68,38 @@ static void test_dynamic_rules(void **state)
 	assert_true(skip);
 	hint(m, "model.layers.1.self_attn.q_proj", &skip);
 	assert_false(skip);
+	model_close(m);
+}
+
+/* A dot is any character, a rule of joined layers says nothing of the single
+ * ones, and the head may have one as well. */
+static void test_dots_joined_names_and_the_head(void **state)
+{
+	struct scratch *s = *state;
+	struct model *m;
+	bool skip;
+
+	make_layer(s, "gptq_v1/v1_b4_g32_sym_act_cuda", NULL,
+		   "{\"bits\": 4, \"group_size\": 32, \"lm_head\": true, "
+		   "\"dynamic\": {"
+		   "\"+:model.layers.2.\": {\"bits\": 3},"
+		   "\"-:.*qkv_proj\": {}, \"-:.*gate_up_proj\": {},"
+		   "\"lm_head\": {\"bits\": 8, \"group_size\": -1}}}");
+	m = opened(s->dir);
+	assert_int_equal(hint(m, "model.layers.2.mlp.up_proj", &skip)->bits,
+			 3);
+	assert_int_equal(hint(m, "model.layers.25.mlp.up_proj", &skip)->bits,
+			 3);
+	assert_int_equal(hint(m, "model.layers.3.mlp.up_proj", &skip)->bits,
+			 4);
+	assert_false(skip);
+	hint(m, "model.layers.3.self_attn.q_proj", &skip);
+	assert_false(skip);
+	hint(m, "model.layers.3.self_attn.qkv_proj", &skip);
+	assert_true(skip);
+	assert_int_equal(hint(m, "lm_head", &skip)->bits, 8);
+	assert_int_equal(hint(m, "lm_head", &skip)->group_size, -1);
+	assert_true(m->quant.lm_head);
 	model_close(m);
 }
 
@@ -257,6 +250,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_DIR(test_dynamic_rules),
+		WITH_DIR(test_dots_joined_names_and_the_head),
 		WITH_DIR(test_hostile_rules),
 		WITH_DIR(test_config_groups),
 		cmocka_unit_test(test_shapes_from_the_architecture),

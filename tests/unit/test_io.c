@@ -1,6 +1,7 @@
 /* Mapped files, compressed text, directories and staged output. */
 #include "../../libfmt/base/err.h"
 #include "../../libfmt/base/io.h"
+#include "has.h"
 #include "scratch.h"
 
 #include <fcntl.h>
@@ -14,12 +15,33 @@
 
 #include <cmocka.h>
 
-#define HAS(err, text)                                                 \
-	do {                                                           \
-		if (!strstr((err).msg, (text)))                        \
-			fail_msg("\"%s\" does not say \"%s\"",         \
-				 (err).msg, (text));                   \
-	} while (0)
+/* ---- scratch files ---- */
+
+static void test_scratch_file(void **state)
+{
+	struct scratch *s = *state;
+	struct err err;
+	char text[8];
+	int fd;
+
+	assert_int_equal(io_scratch(s->dir, 100000, &fd, &err), 0);
+	assert_int_equal(scratch_count(s->dir), 0);
+	assert_int_equal(lseek(fd, 0, SEEK_END), 100000);
+	assert_int_equal(io_pwrite(fd, "scratch", 8, 99992, &err), 0);
+	assert_int_equal(io_pread(fd, text, 8, 99992, &err), 0);
+	assert_string_equal(text, "scratch");
+	assert_int_equal(io_pread(fd, text, 8, 99993, &err), -1);
+	assert_int_equal(err.code, ERR_INPUT);
+	close(fd);
+	/* more than any disk has */
+	assert_int_equal(io_scratch(s->dir, UINT64_C(1) << 62, &fd, &err), -1);
+	assert_int_equal(err.code, ERR_RESOURCE);
+	HAS(err, "4611686018427387904 bytes are needed");
+	assert_int_equal(fd, -1);
+	assert_int_equal(scratch_count(s->dir), 0);
+	assert_int_equal(io_scratch(scratch_path(s, "no"), 1, &fd, &err), -1);
+	assert_int_equal(err.code, ERR_OUTPUT);
+}
 
 /* ---- in ---- */
 
@@ -429,6 +451,37 @@ static void test_copy_range(void **state)
 	close(fd);
 }
 
+/* Places that lie alike in their blocks, and such that do not. */
+static void test_copy_blocks(void **state)
+{
+	static const struct { uint64_t from, n, to; } c[] = {
+		{ 100, 9000, 4196 }, { 0, 8192, 4096 }, { 4000, 50, 8096 },
+		{ 4000, 200, 8096 }, { 100, 9000, 101 }, { 4096, 5000, 0 } };
+	struct scratch *s = *state;
+	char in[12000], out[16000];
+	struct err err;
+	struct src *f;
+	int fd = open(scratch_path(s, "out"), O_RDWR | O_CREAT, 0600);
+
+	for (size_t i = 0; i < sizeof(in); i++)
+		in[i] = (char)(i % 251);
+	assert_int_equal(io_open(scratch_write(s, "in", in, sizeof(in)), &f,
+				 &err), 0);
+	for (size_t i = 0; i < sizeof(c) / sizeof(*c); i++) {
+		memset(out, '.', sizeof(out));
+		assert_int_equal(pwrite(fd, out, sizeof(out), 0), sizeof(out));
+		assert_int_equal(io_copy_range(f, c[i].from, c[i].n, fd,
+					       c[i].to, &err), 0);
+		assert_int_equal(pread(fd, out, sizeof(out), 0), sizeof(out));
+		for (uint64_t k = 0; k < sizeof(out); k++)
+			assert_int_equal(out[k], k < c[i].to ||
+					 k >= c[i].to + c[i].n ? '.' :
+					 in[k - c[i].to + c[i].from]);
+	}
+	io_close(f);
+	close(fd);
+}
+
 static void put(const char *dir, const char *name, const char *text)
 {
 	struct err err;
@@ -679,6 +732,7 @@ static void test_killed_leaves_no_output(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		OWN(test_scratch_file),
 		OWN(test_view),
 		OWN(test_empty_file),
 		OWN(test_open_refuses),
@@ -692,6 +746,7 @@ int main(void)
 		OWN(test_free_space),
 		OWN(test_write_and_copy),
 		OWN(test_copy_range),
+		OWN(test_copy_blocks),
 		OWN(test_stage_directory),
 		OWN(test_stage_file),
 		OWN(test_stage_closed_leaves_nothing),

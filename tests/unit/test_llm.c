@@ -49,7 +49,7 @@ static struct llm *open_tiny(const struct be_api *api, uint32_t threads,
 
 static void close_llm(struct llm *l)
 {
-	struct rt_dev d = l->dev;
+	struct rt_dev d = l->part[0].dev;
 
 	llm_close(l);
 	d.api->close(d.be);
@@ -73,7 +73,7 @@ static float *forward(struct llm *l, const uint32_t *id, uint32_t n)
 	assert_non_null(out);
 	llm_reset(l);
 	OK(llm_forward(l, id, n, &rows, NULL, &err));
-	assert_int_equal(l->kv.used, n);
+	assert_int_equal(l->used, n);
 	return out;
 }
 
@@ -195,7 +195,7 @@ static void continue_greedily(struct llm *l, const struct cJSON *example)
 		assert_int_equal(next, want[i]);
 		OK(llm_prefill(l, &next, 1, logits, NULL, &err));
 	}
-	assert_int_equal(l->kv.used, n + count);
+	assert_int_equal(l->used, n + count);
 }
 
 static void test_greedy_continuations_are_those_of_the_reference(void **state)
@@ -268,6 +268,178 @@ static void test_threads_do_not_change_a_bit(void **state)
 	close_llm(b);
 }
 
+/* ---- two devices ---- */
+
+/* The last `layers` blocks on `api`, the others on the CPU. */
+static struct llm *open_split(const struct be_api *api, uint32_t layers)
+{
+	const struct be_open how = { .threads = 1, .device = -1 };
+	struct llm_open lo = { .dev = { .api = api },
+			       .rest = { .api = &be_cpu }, .layers = layers };
+	struct model *m;
+	struct llm *l;
+
+	OK(lo.dev.api->open(&how, &lo.dev.be, &err));
+	OK(lo.rest.api->open(&how, &lo.rest.be, &err));
+	OK(model_open(TINY, 0, &m, &err));
+	OK(llm_open(m, &lo, &l, &err));
+	model_close(m);
+	/* the one that got no part is not in l */
+	if (l->parts == 1)
+		be_cpu.close(l->part[0].dev.be == lo.dev.be ? lo.rest.be :
+							      lo.dev.be);
+	return l;
+}
+
+static void close_split(struct llm *l)
+{
+	struct rt_dev first = l->part[0].dev, second = l->part[1].dev;
+	uint32_t parts = l->parts;
+
+	llm_close(l);
+	first.api->close(first.be);
+	if (parts == 2)
+		second.api->close(second.be);
+}
+
+static void test_a_split_of_one_kind_of_device_changes_no_bit(void **state)
+{
+	static const uint32_t layers[] = { 0, 1, 4, 6, 99 };
+	uint32_t id[PROMPT];
+	float *want, *got, step[2][VOCAB];
+	struct llm *one = open_tiny(&be_cpu, 1, 0);
+
+	(void)state;
+	free(reference(id));
+	want = forward(one, id, PROMPT);
+	OK(llm_prefill(one, id, 1, step[0], NULL, &err));
+	for (size_t i = 0; i < sizeof(layers) / sizeof(layers[0]); i++) {
+		struct llm *l = open_split(&be_cpu, layers[i]);
+
+		assert_int_equal(l->parts, i == 1 || i == 2 ? 2 : 1);
+		assert_int_equal(l->part[0].count, i == 1 ? 5 : i == 2 ? 2 : 6);
+		got = forward(l, id, PROMPT);
+		assert_memory_equal(want, got,
+				    (size_t)PROMPT * VOCAB * sizeof(*got));
+		OK(llm_prefill(l, id, 1, step[1], NULL, &err));
+		assert_memory_equal(step[0], step[1], sizeof(step[0]));
+		assert_int_equal(l->used, PROMPT + 1);
+		free(got);
+		close_split(l);
+	}
+	free(want);
+	close_llm(one);
+}
+
+static void test_a_split_over_two_devices_is_near_one(void **state)
+{
+	struct llm *one = open_tiny(&be_cpu, 1, 0);
+	struct llm *two = open_split(&be_ref, 3);
+	uint32_t id[PROMPT];
+	float *want, *got;
+
+	(void)state;
+	free(reference(id));
+	want = forward(one, id, 16);
+	got = forward(two, id, 16);
+	assert_true(worst(want, got, 16 * VOCAB) <= 1e-4);
+	free(want);
+	free(got);
+	close_llm(one);
+	close_split(two);
+}
+
+/* A device of that many bytes, which it counts down (alignment aside); what is
+ * given back does not count. */
+static uint64_t small_left, small_said;
+
+static int small_avail(struct be *be, uint64_t *bytes, struct err *e)
+{
+	(void)be;
+	(void)e;
+	*bytes = small_said;
+	return 0;
+}
+
+static int small_alloc(struct be *be, size_t bytes, void **p, struct err *e)
+{
+	*p = NULL;
+	if (bytes > small_left)
+		return err_set(e, ERR_RESOURCE, "full");
+	small_left -= bytes;
+	return be_cpu.alloc(be, bytes, p, e);
+}
+
+static void test_as_many_blocks_as_fit(void **state)
+{
+	struct be_api small = be_cpu;
+	struct llm *l;
+	uint64_t fixed, block;
+
+	(void)state;
+	small.avail = small_avail;
+	small.alloc = small_alloc;
+	small_left = UINT64_MAX;
+	small_said = UINT64_MAX;
+	l = open_split(&small, LLM_FIT);
+	assert_int_equal(l->parts, 1);
+	assert_ptr_equal(l->part[0].dev.api, &small);
+	fixed = l->fit.fixed;
+	block = l->fit.block;
+	/* 4 * 256^2 + 3 * 256 * 768 weights of 2 bytes, 1024 positions */
+	assert_int_equal(block, 2 * (4 * 256 * 256 + 3 * 256 * 768) +
+			 1024 * 2 * 256 * sizeof(float));
+	close_split(l);
+
+	small_said = fixed + 6 * block; /* and no room for the table */
+	l = open_split(&small, LLM_FIT);
+	assert_int_equal(l->part[0].count, 1);
+	assert_int_equal(l->part[1].count, 5);
+	close_split(l);
+	small_said = fixed + 2 * block + block / 2;
+	l = open_split(&small, LLM_FIT);
+	assert_int_equal(l->part[1].count, 2);
+	close_split(l);
+	small_said = fixed / 2;
+	l = open_split(&small, LLM_FIT);
+	assert_int_equal(l->parts, 1);
+	assert_ptr_equal(l->part[0].dev.api, &be_cpu);
+	close_split(l);
+
+	/* it promised more than it had */
+	small_said = UINT64_MAX;
+	small_left = 14u << 20;
+	l = open_split(&small, LLM_FIT);
+	assert_true(l->fit.layers < 6);
+	close_split(l);
+}
+
+static void test_a_full_device_is_an_error_where_asked_for(
+	void **state)
+{
+	struct be_api small = be_cpu;
+	const struct be_open how = { .threads = 1, .device = -1 };
+	struct llm_open lo = { .dev = { .api = &small },
+			       .rest = { .api = &be_cpu }, .layers = 4 };
+	struct model *m;
+	struct llm *l;
+
+	(void)state;
+	small.alloc = small_alloc;
+	OK(be_cpu.open(&how, &lo.dev.be, &err));
+	OK(be_cpu.open(&how, &lo.rest.be, &err));
+	OK(model_open(TINY, 0, &m, &err));
+	for (uint64_t left = 0; left < 8u << 20; left += 1u << 20) {
+		small_left = left;
+		assert_int_equal(llm_open(m, &lo, &l, &err), -1);
+		assert_int_equal(err.code, ERR_RESOURCE);
+		assert_null(l);
+	}
+	model_close(m);
+	be_cpu.close(lo.dev.be);
+	be_cpu.close(lo.rest.be);
+}
+
 static void test_facts(void **state)
 {
 	struct llm *l = open_tiny(&be_cpu, 1, 0);
@@ -300,13 +472,13 @@ static void test_full_context_and_strange_ids_are_refused(void **state)
 	OK(llm_prefill(l, id, 1020, NULL, NULL, &err));
 	assert_int_equal(llm_prefill(l, id, 5, logits, NULL, &err), -1);
 	assert_int_equal(err.code, ERR_UNSUP);
-	assert_int_equal(l->kv.used, 1020);
+	assert_int_equal(l->used, 1020);
 	OK(llm_prefill(l, id, 4, logits, NULL, &err));
 	llm_reset(l);
 	id[3] = VOCAB;
 	assert_int_equal(llm_prefill(l, id, 5, logits, NULL, &err), -1);
 	assert_int_equal(err.code, ERR_INPUT);
-	assert_int_equal(l->kv.used, 0);
+	assert_int_equal(l->used, 0);
 	free(id);
 	close_llm(l);
 }
@@ -339,7 +511,7 @@ static void test_interrupted_loading_releases_everything(void **state)
 	assert_int_equal(err.code, ERR_USAGE);
 	lo.context = 2048; /* beyond what the model was trained for: allowed */
 	OK(llm_open(m, &lo, &l, &err));
-	assert_int_equal(l->kv.capacity, 2048);
+	assert_int_equal(l->part[0].kv.capacity, 2048);
 	llm_close(l);
 	model_close(m);
 	be_cpu.close(lo.dev.be);
@@ -354,6 +526,12 @@ int main(void)
 			test_greedy_continuations_are_those_of_the_reference),
 		cmocka_unit_test(test_any_batch_size_equals_one_by_one),
 		cmocka_unit_test(test_threads_do_not_change_a_bit),
+		cmocka_unit_test(
+			test_a_split_of_one_kind_of_device_changes_no_bit),
+		cmocka_unit_test(test_a_split_over_two_devices_is_near_one),
+		cmocka_unit_test(test_as_many_blocks_as_fit),
+		cmocka_unit_test(
+			test_a_full_device_is_an_error_where_asked_for),
 		cmocka_unit_test(test_facts),
 		cmocka_unit_test(test_full_context_and_strange_ids_are_refused),
 		cmocka_unit_test(test_interrupted_loading_releases_everything),

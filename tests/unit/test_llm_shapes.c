@@ -2,6 +2,7 @@
  * sizes, biases, q/k norms, tied heads, scaled rotary embeddings, all float
  * types, quantized linears.  Against numbers of tests/ref/llama.py, and the
  * CPU backend against the scalar reference. */
+#include "scratch.h"
 #include "synth.h"
 
 #include "../../libfmt/model.h"
@@ -88,7 +89,7 @@ static struct llm *open_dir(const char *dir, const struct be_api *api,
 
 static void close_llm(struct llm *l)
 {
-	struct rt_dev d = l->dev;
+	struct rt_dev d = l->part[0].dev;
 
 	llm_close(l);
 	d.api->close(d.be);
@@ -165,7 +166,7 @@ static void check_known(const struct be_api *api)
 					 "expected %.9f", api->name, k, i,
 					 got[at[i]], known[k].logit[i]);
 		free(got);
-		synth_remove(dir);
+		scratch_clear(dir);
 	}
 }
 
@@ -201,7 +202,7 @@ static void test_backends_and_batches_agree(void **state)
 		free(cpu);
 		free(odd);
 		free(one);
-		synth_remove(dir);
+		scratch_clear(dir);
 	}
 }
 
@@ -228,11 +229,11 @@ static void test_quantized_equals_dequantized(void **state)
 		cpu = forward(dir, &be_cpu, 0);
 		ref = forward(dir, &be_ref, 0);
 		one = forward(dir, &be_cpu, 1);
-		synth_remove(dir);
+		scratch_clear(dir);
 		s.dequantized = true;
 		synth_make(&s, dir);
 		dense = forward(dir, &be_ref, 0);
-		synth_remove(dir);
+		scratch_clear(dir);
 		assert_true(worst(dense, ref, n) < 1e-4);
 		assert_true(worst(dense, cpu, n) < 1e-4);
 		assert_true(worst(dense, one, n) < 1e-4);
@@ -270,7 +271,7 @@ static void test_weights_in_host_memory(void **state)
 	OK(rt_weights(m, "lm_head", 64, 53, &w, &err));
 	free(w);
 	model_close(m);
-	synth_remove(dir);
+	scratch_clear(dir);
 }
 
 /* The quantizer's way: dense in, quantized back into the same linear. */
@@ -319,7 +320,7 @@ static void test_a_linear_is_replaced(void **state)
 	ql_release(&q);
 	rt_linear_release(&d, &l);
 	be_cpu.close(d.be);
-	synth_remove(dir);
+	scratch_clear(dir);
 }
 
 /* ---- taps ---- */
@@ -347,13 +348,14 @@ static void run_tapped(struct llm *l, struct seen *s, int ret)
 {
 	const struct rt_tap tap = { look, s };
 	const struct rt_pass p = {
-		.dev = &l->dev, .cfg = &l->cfg, .rope = &l->rope,
-		.work = &l->work, .kv = &l->kv, .tap = &tap,
+		.dev = &l->part[0].dev, .cfg = &l->cfg,
+		.rope = &l->part[0].rope, .work = &l->part[0].work,
+		.kv = &l->part[0].kv, .tap = &tap,
 	};
-	struct be_mat x = be_rows(&l->x, 0, 5);
+	struct be_mat x = be_rows(&l->part[0].x, 0, 5);
 	const uint32_t id[5] = { 1, 2, 3, 4, 5 };
 
-	OK(l->dev.api->embed(l->dev.be, &l->embed, id, &x, &err));
+	OK(p.dev->api->embed(p.dev->be, &l->embed, id, &x, &err));
 	assert_int_equal(rt_block_run(&l->block[0], &p, &x, &err), ret);
 }
 
@@ -383,7 +385,7 @@ static void test_taps_see_each_slot_once(void **state)
 	assert_int_equal(err.code, ERR_INTR);
 	assert_int_equal(broken.calls[LLAMA_SLOT_GATE_UP], 0);
 	close_llm(l);
-	synth_remove(dir);
+	scratch_clear(dir);
 }
 
 /* ---- facts about quantized models ---- */
@@ -394,18 +396,20 @@ static void test_quantized_facts(void **state)
 	/* q and o, k and v, gate, up and down; 4 + 16/32 + 4/32 bits each */
 	uint64_t weights = 2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64;
 	uint64_t block = weights / 2 + weights / 32 * 2 + weights / 64;
+	struct rt_dev d;
 	struct llm *l;
 	char dir[64];
 
 	(void)state;
 	synth_make(&s, dir);
 	l = open_dir(dir, &be_cpu, 0);
+	d = l->part[0].dev;
 	assert_int_equal(llm_weight_bytes(l), 2 * block + 2 * 53 * 64 +
 			 5 * 64 * 4);
-	assert_string_equal(llm_kernel(l), l->dev.api->qw_kernel(
-				    l->dev.be, l->block[0].lin[0].quant, 1));
+	assert_string_equal(llm_kernel(l), d.api->qw_kernel(
+				    d.be, l->block[0].lin[0].quant, 1));
 	close_llm(l);
-	synth_remove(dir);
+	scratch_clear(dir);
 }
 
 /* ---- a device that runs out of memory ---- */
@@ -479,7 +483,7 @@ static void check_scarce(const struct synth *s)
 	assert_int_equal(live, 0);
 	model_close(m);
 	api.close(lo.dev.be);
-	synth_remove(dir);
+	scratch_clear(dir);
 }
 
 static void test_memory_failures_leave_nothing_behind(void **state)

@@ -1,7 +1,7 @@
 /* The conversion matrix: every layout to every other and back, over widths,
  * group sizes, zeros, act-order and ragged shapes.  What the matrix calls
  * exact comes back byte for byte; what it does not is refused by the plan.
- * The table of gptq-formats(5), appendix A, stands here a second time: the
+ * The table of gptq-formats(5) "Exactness" stands here a second time: the
  * rules below are written from it, not from what the layouts say. */
 #include "made.h"
 
@@ -30,7 +30,7 @@ static const struct qfmt *const all[] = { &qf_gptq, &qf_gptq_v2, &qf_gptq_p,
 	&qf_marlin, &qf_awq, &qf_ct };
 #define COUNT (sizeof(all) / sizeof(all[0]))
 
-/* ---- appendix A ---- */
+/* ---- the table ---- */
 
 static uint32_t group(const struct variant *v)
 {

@@ -75,7 +75,7 @@ static void test_round_trips(void **state)
 			}
 }
 
-/* gptq-formats(5), appendix B: d = 1, codes 0..31 modulo 16. */
+/* gptq-formats(5) "Test vectors": d = 1, codes 0..31 modulo 16. */
 static void test_golden(void **state)
 {
 	static const uint8_t block[18] = { 0x00, 0x3c, 0x00, 0x11, 0x22, 0x33,

@@ -215,6 +215,28 @@ static void test_marlin(void **state)
 	assert_int_equal(each("tests/golden/marlin", "marlin_", marlin), 2);
 }
 
+/* One group of as many inputs as there are has its scales in the order of one
+ * group, whether the config calls that -1 or 128. */
+static void test_marlin_of_one_group(void **state)
+{
+	static const int32_t sizes[] = { -1, 128, 0 };
+	struct golden g;
+	struct ql ql;
+
+	(void)state;
+	golden_open(&g, "tests/golden/marlin", "marlin_b4_gch_k128_n256",
+		    "marlin.safetensors");
+	for (int i = 0; i < 3; i++) {
+		g.hint.group_size = sizes[i];
+		read_quietly(&g, &ql, &qf_marlin);
+		assert_int_equal(wrong_rows(&ql, expected_of(&g,
+					    ".weight_rows")), 0);
+		assert_written_back(&g, &ql, &qf_marlin);
+		ql_release(&ql);
+	}
+	golden_close(&g);
+}
+
 /* ---- GPTQ-for-LLaMa ---- */
 
 /* scale * code - scale * zero is rounded there more often than here: one step
@@ -317,6 +339,13 @@ static void test_float_zeros(void **state)
 	assert_int_equal(err.code, ERR_UNSUP);
 	assert_int_equal(qf_awq.accept(&ql.spec, &err), -1);
 	assert_int_equal(qf_ct.accept(&ql.spec, &err), -1);
+	ql_release(&ql);
+	/* not even one that is wrong in its last bit */
+	zero[1] = nextafterf(0.75f, 1);
+	must(qf_llama.read(&l, &ql, &err), &err);
+	assert_int_equal(ql.spec.zero_kind, QL_OFFSET);
+	ql_dequant_row(&ql, 1, row);
+	assert_true(row[8] == 0.25f * 2 - zero[1]);
 	ql_release(&ql);
 	zero[1] = 0.75f;
 	must(qf_llama.read(&l, &ql, &err), &err);
@@ -490,6 +519,7 @@ int main(void)
 		cmocka_unit_test(test_awq_gemv),
 		cmocka_unit_test(test_compressed_tensors),
 		cmocka_unit_test(test_marlin),
+		cmocka_unit_test(test_marlin_of_one_group),
 		cmocka_unit_test(test_generation_0),
 		cmocka_unit_test(test_float_zeros),
 		cmocka_unit_test(test_generation_1),

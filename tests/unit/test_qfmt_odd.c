@@ -1,68 +1,8 @@
-/* GPTQ v1 and v2 on made-up layers: every width and ragged shape, what cannot
- * be stored, tensors that contradict their label, and modules of nonsense. */
-#include "parts.h"
-
-#include <stdio.h>
+/* GPTQ v1 and v2 on made-up layers: what cannot be stored, and tensors that
+ * contradict their label or their config. */
+#include "layer.h"
 
 static const uint8_t widths[] = { 2, 3, 4, 8 };
-
-/* ---- random layers ---- */
-
-static struct ql_spec random_spec(void)
-{
-	struct ql_spec s;
-
-	memset(&s, 0, sizeof(s));
-	s.bits = widths[rnd(4)];
-	s.out = 1 + rnd(70);
-	s.in = 1 + rnd(200);
-	s.group_size = rnd(3) ? 1 + rnd(s.in) : s.in;
-	s.groups = (s.in - 1) / s.group_size + 1;
-	s.act_order = (uint8_t)rnd(2);
-	s.scale_type = rnd(2) ? DT_F16 : DT_F32;
-	return s;
-}
-
-/* Whatever shape a layer has, it comes back as it was, from both layouts, with
- * the config's help where the shapes of tiny layers leave a choice. */
-static void test_random_layers_round_trip(void **state)
-{
-	struct err err;
-
-	(void)state;
-	for (uint32_t round = 0; round < 600; round++) {
-		const struct qfmt *f = rnd(2) ? &qf_gptq : &qf_gptq_v2;
-		struct ql_spec spec = random_spec();
-		struct qf_hint hint = { .bits = spec.bits, .sym = 0,
-			.group_size = (int32_t)spec.group_size,
-			.desc_act = 1, .format = f->name, .in = spec.in };
-		struct qf_layer layer = { .hint = &hint };
-		struct parts p;
-		struct ql a, b;
-
-		random_layer(&a, &spec, f == &qf_gptq);
-		must(parts_write(&p, &a, f, &err), &err);
-		layer.module = &p.module;
-		assert_ptr_equal(qf_recognise(&p.module, &hint), f);
-		must(f->read(&layer, &b, &err), &err);
-		assert_int_equal(layer.odd, 0);
-		assert_memory_equal(&a.spec, &b.spec, sizeof(spec));
-		assert_memory_equal(a.code, b.code,
-				    (size_t)spec.out * spec.in);
-		assert_memory_equal(a.scale, b.scale,
-				    4 * (size_t)spec.out * spec.groups);
-		assert_memory_equal(a.zero, b.zero,
-				    4 * (size_t)spec.out * spec.groups);
-		assert_memory_equal(a.group_of, b.group_of, 4 * spec.in);
-		ql_release(&a);
-		ql_release(&b);
-		parts_free(&p);
-	}
-}
-
-static const struct ql_spec plain_spec = { .out = 64, .in = 96, .groups = 3,
-	.group_size = 32, .bits = 4, .zero_kind = QL_POINT,
-	.scale_type = DT_F16 };
 
 /* v1 has no zero of 0: where no code of the group is 15, zero and codes move
  * up together and the weights stay; else it is refused with the way out. */
@@ -165,17 +105,6 @@ static void test_what_v1_and_v2_cannot_hold(void **state)
 
 /* ---- what tensors say against their label ---- */
 
-static void read_as(struct parts *p, const struct qf_hint *hint,
-		    const struct qfmt *f, struct ql *ql, uint32_t odd)
-{
-	struct qf_layer layer = { .module = &p->module, .hint = hint };
-	struct err err;
-
-	assert_ptr_equal(qf_recognise(&p->module, hint), f);
-	must(f->read(&layer, ql, &err), &err);
-	assert_int_equal(layer.odd, odd);
-}
-
 /* A symmetric layer shows which layout it is; the label is not believed. */
 static void test_symmetric_constants_beat_the_label(void **state)
 {
@@ -254,7 +183,7 @@ static void one_word(uint32_t word, int gptqmodel, uint32_t odd,
 	parts_free(&p);
 }
 
-/* Section 3.4's examples. */
+/* gptq-formats(5) "Zero points" has these. */
 static void test_v1_fields_of_all_ones(void **state)
 {
 	static const float borrowed[8] = { 8, 8, 8, 0, 8, 8, 8, 8 };
@@ -317,8 +246,12 @@ static void test_unusual_g_idx(void **state)
 
 	p.tensor[3].dim[0] = 3 * 96; /* a fused q, k, v: three maps */
 	assert_int_equal(qf_gptq.read(&layer, &b, &err), -1);
-	assert_non_null(strstr(err.msg, "m.qweight: shape [12, 64] does not "
-					"match 288 inputs"));
+	assert_int_equal(err.code, ERR_UNSUP);
+	assert_non_null(strstr(err.msg, "m.g_idx: 3 maps of 96 inputs: layers "
+					"that were fused"));
+	p.tensor[3].dim[0] = 100; /* anything else is damage */
+	assert_int_equal(qf_gptq.read(&layer, &b, &err), -1);
+	assert_int_equal(err.code, ERR_INPUT);
 	ql_release(&a);
 	parts_free(&p);
 }
@@ -347,6 +280,153 @@ static void test_inputs_without_g_idx(void **state)
 	assert_int_equal(b.spec.in, 96);
 	ql_release(&a);
 	ql_release(&b);
+	parts_free(&p);
+}
+
+/* What g_idx says of groups, whatever the config says of act-order. */
+static void test_maps_of_all_kinds(void **state)
+{
+	static const struct {
+		uint8_t map[8]; /* of runs of 12 inputs */
+		int add, desc_act;
+		uint32_t odd, act_order;
+		const char *says;
+	} row[] = {
+		/* in order, whatever desc_act says */
+		{ { 0, 0, 1, 1, 2, 2, 3, 3 }, 0, 1, 0, 0, NULL },
+		{ { 0, 0, 1, 1, 2, 2, 3, 3 }, 0, 0, 0, 0, NULL },
+		/* scattered, whatever desc_act says */
+		{ { 3, 1, 0, 2, 2, 0, 1, 3 }, 0, 1, 0, 1, NULL },
+		{ { 3, 1, 0, 2, 2, 0, 1, 3 }, 0, 0, QF_ODD_ACT, 1, NULL },
+		/* in order, but not of one size; scattered, likewise */
+		{ { 0, 0, 0, 1, 2, 2, 3, 3 }, 0, 1, QF_ODD_GIDX_UNEVEN, 1,
+		  NULL },
+		{ { 3, 1, 0, 2, 2, 2, 1, 3 }, 0, 1, QF_ODD_GIDX_UNEVEN, 1,
+		  NULL },
+		{ { 0, 0, 0, 0, 0, 0, 0, 0 }, 0, 1, QF_ODD_GIDX_ZERO, 0,
+		  NULL },
+		/* a slice of a larger layer; what is only damaged */
+		{ { 0, 0, 1, 1, 2, 2, 3, 3 }, 37, 0, 0, 0,
+		  "m.g_idx: groups 37 to 40 (expected 0 to 3): a slice" },
+		{ { 3, 1, 0, 2, 2, 0, 1, 3 }, 37, 1, 0, 0,
+		  "groups 37 to 40 (expected 0 to 3): a slice" },
+		{ { 0, 0, 1, 1, 2, 2, 3, 8 }, 37, 0, 0, 0,
+		  "group 37 of input 0 (expected 0 to 3)" },
+		{ { 0, 0, 1, 1, 2, 2, 3, 4 }, 0, 0, 0, 0,
+		  "group 4 of input 84 (expected 0 to 3)" },
+		{ { 1, 0, 1, 1, 2, 2, 3, 3 }, -1, 0, 0, 0,
+		  "group -1 of input 12 (expected 0 to 3)" },
+	};
+	struct ql_spec spec = plain_spec;
+	struct parts p;
+	struct ql a, b;
+	struct err err;
+
+	(void)state;
+	spec.groups = 4;
+	spec.group_size = 24;
+	random_layer(&a, &spec, 1);
+	must(parts_write(&p, &a, &qf_gptq, &err), &err);
+	for (size_t i = 0; i < sizeof(row) / sizeof(*row); i++) {
+		struct qf_hint hint = { .sym = 0, .bits = 4, .group_size = 24,
+			.desc_act = (int8_t)row[i].desc_act };
+		struct qf_layer layer = { .hint = &hint,
+					  .module = &p.module };
+
+		for (uint32_t k = 0; k < 96; k++)
+			half_put32((uint8_t *)p.part[3] + 4 * k, (uint32_t)(
+				row[i].map[k / 12] + row[i].add));
+		if (row[i].says) {
+			assert_int_equal(qf_gptq.read(&layer, &b, &err), -1);
+			if (!strstr(err.msg, row[i].says))
+				fail_msg("%zu: %s", i, err.msg);
+			assert_int_equal(err.code, row[i].add == 37 &&
+					 strstr(err.msg, "slice") ? ERR_UNSUP :
+								    ERR_INPUT);
+			continue;
+		}
+		read_as(&p, &hint, &qf_gptq, &b, row[i].odd);
+		assert_int_equal(b.spec.act_order, row[i].act_order);
+		for (uint32_t k = 0; k < 96; k++)
+			assert_int_equal(b.group_of[k],
+					 row[i].odd & QF_ODD_GIDX_ZERO ?
+						k / 24 : row[i].map[k / 12]);
+		ql_release(&b);
+	}
+	ql_release(&a);
+	parts_free(&p);
+}
+
+/* Group sizes that the inputs are no multiple of, or fewer than; a config that
+ * says one group, where there is one and where there are more. */
+static void test_group_sizes(void **state)
+{
+	static const struct {
+		uint32_t in, groups, size; /* as stored and read */
+		int32_t says;
+		uint32_t odd;
+	} row[] = {
+		{ 96, 3, 32, 32, 0 },   { 96, 1, 96, -1, 0 },
+		{ 96, 1, 96, 96, 0 },   { 96, 1, 96, 128, 0 },
+		{ 96, 1, 96, 1 << 30, 0 }, { 100, 4, 32, 32, 0 },
+		{ 100, 1, 100, 128, 0 }, { 100, 3, 48, 48, 0 },
+		{ 97, 4, 32, 32, 0 },   { 128, 1, 128, 64, QF_ODD_GROUP },
+		{ 96, 3, 32, -1, QF_ODD_GROUP },
+		{ 96, 3, 32, 96, QF_ODD_GROUP },
+		{ 96, 3, 32, 16, QF_ODD_GROUP },
+		{ 97, 4, 32, -1, QF_ODD_GROUP }, { 96, 3, 32, 0, 0 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(row) / sizeof(*row); i++)
+		for (int map = 0; map < 2; map++) {
+			struct qf_hint hint = { .sym = 0, .desc_act = 0,
+				.bits = 4, .group_size = row[i].says,
+				.in = row[i].in };
+			struct ql_spec spec = plain_spec;
+			struct parts p;
+			struct ql a, b;
+			struct err err;
+
+			spec.in = row[i].in;
+			spec.groups = row[i].groups;
+			spec.group_size = row[i].size;
+			random_layer(&a, &spec, 1);
+			must(parts_write(&p, &a, &qf_gptq, &err), &err);
+			p.module.count = map ? 4 : 3;
+			read_as(&p, &hint, &qf_gptq, &b, row[i].odd |
+				(map ? 0 : QF_ODD_GIDX_MISSING));
+			same_layer(&a, &b);
+			ql_release(&a);
+			ql_release(&b);
+			parts_free(&p);
+		}
+}
+
+/* One group per row and an act-order: there is nothing to order. */
+static void test_one_group_with_act_order(void **state)
+{
+	struct qf_hint hint = { .sym = 0, .desc_act = 1, .bits = 4,
+				.group_size = -1 };
+	struct ql_spec spec = plain_spec;
+	struct parts p;
+	struct ql a, b;
+	struct err err;
+
+	(void)state;
+	spec.groups = 1;
+	spec.group_size = spec.in;
+	random_layer(&a, &spec, 1);
+	must(parts_write(&p, &a, &qf_gptq, &err), &err);
+	for (uint32_t count = 4; count > 2; count--) {
+		p.module.count = count; /* with g_idx, all 0, and without */
+		read_as(&p, &hint, &qf_gptq, &b,
+			count == 4 ? 0 : QF_ODD_GIDX_MISSING);
+		assert_int_equal(b.spec.act_order, 0);
+		same_layer(&a, &b);
+		ql_release(&b);
+	}
+	ql_release(&a);
 	parts_free(&p);
 }
 
@@ -380,158 +460,9 @@ static void test_headers_only(void **state)
 	parts_free(&p);
 }
 
-/* ---- hostile modules ---- */
-
-static const char *const part_names[] = { "m.g_idx", "m.qweight", "m.qzeros",
-	"m.scales", "m.bias", "m.weight" };
-
-/* Mostly near what fits a layer of 64 x 32, sometimes far off. */
-static uint64_t odd_dim(uint32_t near)
-{
-	switch (rnd(40)) {
-	case 0:
-		return rnd(4);
-	case 1:
-		return near + 1;
-	case 2:
-		return near ? near - 1 : 0;
-	default:
-		return near;
-	}
-}
-
-static void odd_tensor(struct tensor *t, uint32_t which, uint32_t bits)
-{
-	static const enum dtype types[] = { DT_I32, DT_I32, DT_I32, DT_F16,
-		DT_F16, DT_F16, DT_I64, DT_BF16, DT_F32, DT_I16, DT_U8 };
-	const uint32_t near[][2] = { { 64, 0 }, { 2 * bits, 32 }, { 2, bits },
-		{ 2, 32 }, { 32, 0 }, { 32, 64 } };
-	uint8_t *data;
-
-	memset(t, 0, sizeof(*t));
-	t->name = part_names[which];
-	t->type = rnd(40) ? types[which] : types[rnd(11)];
-	t->rank = near[which][1] ? 2 : 1;
-	if (!rnd(40))
-		t->rank = (int)rnd(4);
-	t->size = tensor_dtype_bits(t->type) / 8;
-	for (int i = 0; i < t->rank; i++) {
-		t->dim[i] = odd_dim(near[which][i & 1]);
-		t->size *= t->dim[i];
-	}
-	t->data = data = malloc(t->size + !t->size);
-	for (uint64_t i = 0; i < t->size; i++)
-		data[i] = (uint8_t)(which ? rnd(256) : i % 4 == 0 && !rnd(64));
-}
-
-/* Whatever the shapes, types and hints: a message, or a layer whose groups are
- * in range.  (The sanitizers watch the edges of each tensor.) */
-static void test_arbitrary_modules(void **state)
-{
-	static const char *const labels[] = { NULL, "gptq", "gptq_v2",
-					      "gptq_p", "awq" };
-	uint32_t good = 0, bad = 0;
-
-	(void)state;
-	for (uint32_t round = 0; round < 20000; round++) {
-		struct tensor t[6];
-		struct qf_module m = { "m", t, 0 };
-		struct qf_hint hint = { .bits = (uint8_t)rnd(12),
-			.group_size = (int32_t)rnd(70) - 2,
-			.desc_act = (int8_t)(rnd(3)) - 1,
-			.sym = (int8_t)(rnd(3)) - 1, .format = labels[rnd(5)],
-			.by_gptqmodel = (uint8_t)rnd(2),
-			.swap3 = (uint8_t)rnd(2), .in = rnd(2) ? 64 : 0 };
-		struct qf_layer l = { .module = &m, .hint = &hint };
-		uint32_t bits = widths[rnd(4)];
-		const struct qfmt *f;
-		struct err err = { 0, "" };
-		struct ql ql;
-
-		for (uint32_t i = 0; i < 6; i++)
-			if (i < 4 ? rnd(20) : !rnd(8))
-				odd_tensor(&t[m.count++], i, bits);
-		f = qf_recognise(&m, &hint);
-		if (f && f->read(&l, &ql, &err)) {
-			assert_true(err.code == ERR_INPUT ||
-				    err.code == ERR_UNSUP);
-			assert_true(strlen(err.msg) > 8);
-			bad++;
-		} else if (f) {
-			for (uint32_t k = 0; k < ql.spec.in; k++)
-				assert_true(ql.group_of[k] < ql.spec.groups);
-			ql_release(&ql);
-			good++;
-		}
-		for (uint32_t i = 0; i < m.count; i++)
-			free((void *)(uintptr_t)t[i].data);
-	}
-	assert_true(good > 1000);
-	assert_true(bad > 1000);
-}
-
-/* ---- whose module is it ---- */
-
-static void test_whose_module_it_is(void **state)
-{
-	static const struct {
-		const char *suffix[3];
-		enum dtype type[3];
-		uint64_t dim[3][2];
-		const struct qfmt *format;
-	} other[] = {
-		{ { "weight" }, { DT_F16 }, { { 64, 64 } }, NULL },
-		{ { "qweight", "qzeros", "scales" }, /* AWQ GEMM */
-		  { DT_I32, DT_I32, DT_F16 },
-		  { { 128, 8 }, { 4, 8 }, { 4, 64 } }, &qf_awq },
-		{ { "qweight", "qzeros", "scales" }, /* AWQ GEMV */
-		  { DT_I32, DT_I32, DT_F16 },
-		  { { 64, 16 }, { 64, 1 }, { 64, 8 } }, &qf_awq_gemv },
-		{ { "qweight", "qzeros", "scales" }, /* AWQ GEMV_FAST */
-		  { DT_I16, DT_F16, DT_F16 },
-		  { { 16, 128 }, { 8, 64 }, { 8, 64 } }, &qf_awq_fast },
-		{ { "qweight", "zeros", "scales" }, /* generation 0 */
-		  { DT_I32, DT_F32, DT_F32 },
-		  { { 16, 64 }, { 64, 1 }, { 64, 1 } }, &qf_llama },
-		{ { "q_weight", "q_scale", "q_groups" }, /* EXL2 */
-		  { DT_I32, DT_I32, DT_I16 },
-		  { { 16, 64 }, { 4, 8 }, { 8, 1 } }, NULL },
-		{ { "weight_packed", "weight_scale" },
-		  { DT_I32, DT_BF16 }, { { 32, 8 }, { 32, 2 } }, &qf_ct },
-		{ { "B", "s" }, { DT_I32, DT_F16 },
-		  { { 8, 512 }, { 1, 256 } }, &qf_marlin },
-	};
-
-	(void)state;
-	for (size_t i = 0; i < sizeof(other) / sizeof(other[0]); i++) {
-		struct tensor t[3];
-		char name[3][32];
-		struct qf_module m = { "m", t, 0 };
-		struct qf_hint hint = { .sym = -1, .desc_act = -1 };
-
-		memset(t, 0, sizeof(t));
-		for (uint32_t j = 0; j < 3 && other[i].suffix[j]; j++) {
-			snprintf(name[j], sizeof(name[j]), "m.%s",
-				 other[i].suffix[j]);
-			t[j].name = name[j];
-			t[j].type = other[i].type[j];
-			t[j].rank = 2;
-			t[j].dim[0] = other[i].dim[j][0];
-			t[j].dim[1] = other[i].dim[j][1];
-			m.count++;
-		}
-		assert_ptr_equal(qf_recognise(&m, &hint), other[i].format);
-		assert_ptr_equal(qf_recognise(&m, NULL), other[i].format);
-	}
-	assert_ptr_equal(qf_find("gptq"), &qf_gptq);
-	assert_ptr_equal(qf_find("gptq_v2"), &qf_gptq_v2);
-	assert_null(qf_find("gptq_v3"));
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_random_layers_round_trip),
 		cmocka_unit_test(test_v1_zero_0_is_repaired_or_refused),
 		cmocka_unit_test(test_zero_2_to_the_bits),
 		cmocka_unit_test(test_what_v1_and_v2_cannot_hold),
@@ -540,9 +471,10 @@ int main(void)
 		cmocka_unit_test(test_v1_fields_of_all_ones),
 		cmocka_unit_test(test_unusual_g_idx),
 		cmocka_unit_test(test_inputs_without_g_idx),
+		cmocka_unit_test(test_maps_of_all_kinds),
+		cmocka_unit_test(test_group_sizes),
+		cmocka_unit_test(test_one_group_with_act_order),
 		cmocka_unit_test(test_headers_only),
-		cmocka_unit_test(test_arbitrary_modules),
-		cmocka_unit_test(test_whose_module_it_is),
 	};
 
 	return cmocka_run_group_tests_name("qfmt_odd", tests, NULL, NULL);

@@ -394,6 +394,7 @@ static void damaged_case(const struct damaged *c)
 {
 	char want[512];
 	struct golden g;
+	struct ql_packed packed;
 	struct ql_spec spec;
 	struct ql ql;
 	struct err err;
@@ -408,11 +409,16 @@ static void damaged_case(const struct damaged *c)
 		assert_string_equal(err.msg, want);
 		assert_int_equal(err.code, ERR_INPUT);
 		assert_null(ql.mem);
+		assert_int_equal(qf_stored(g.fmt, &g.layer, &packed, &err),
+				 -1);
+		assert_string_equal(err.msg, want);
+		assert_null(packed.group_of);
 	} else {
 		must(g.fmt->spec(&g.layer, &spec, &err), &err);
 		must(g.fmt->read(&g.layer, &ql, &err), &err);
 		assert_int_equal(g.layer.odd, c->odd);
 		assert_int_equal(ql_check(&ql, &err), c->check_fails ? -1 : 0);
+		assert_true(stored_is_read(&g, &ql));
 		ql_release(&ql);
 	}
 	golden_close(&g);

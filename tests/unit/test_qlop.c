@@ -1,5 +1,6 @@
 /* One layer to another of the same weights: each operation alone, over widths,
  * group sizes and act-order, compared bit for bit. */
+#include "../../libfmt/layout/qfmt_moved.h"
 #include "../../libfmt/layout/qlop.h"
 #include "parts.h"
 
@@ -232,6 +233,62 @@ static void test_move_and_pad(void **state)
 }
 
 /* A short last group is filled with its own zero. */
+/* Tiles of a moved layer's codes, without the codes, are what ql_move makes. */
+static void same_by_tiles(const struct ql *was, const struct ql_map *map)
+{
+	uint32_t words = (was->spec.in * was->spec.bits + 31) / 32;
+	uint32_t *word = calloc(words, 4 * was->spec.out);
+	struct qf_strip strip = { was->spec.bits, was->spec.out, was->spec.in,
+				  word };
+	struct qf_words w = { .how = &qf_codes_stream, .bits = was->spec.bits,
+		.out = was->spec.out, .cols = was->spec.out,
+		.in = was->spec.in, .data = word,
+		.size = 4 * (uint64_t)words * was->spec.out };
+	uint8_t *code = calloc(map->out, map->in);
+	struct ql moved, grid;
+	struct err err;
+
+	assert_non_null(word);
+	assert_non_null(code);
+	qf_codes_write(&qf_codes_stream, was->code, &strip);
+	copy(was, &moved);
+	copy(was, &grid);
+	grid.code = NULL;
+	must(ql_move(&moved, map, &err), &err);
+	must(ql_move(&grid, map, &err), &err);
+	assert_null(grid.code);
+	must(qf_moved_open(&w, map, &grid, &err), &err);
+	qf_codes_read(&w, code);
+	assert_memory_equal(code, moved.code, (size_t)map->out * map->in);
+	qf_moved_close(&w);
+	ql_release(&moved);
+	ql_release(&grid);
+	free(code);
+	free(word);
+}
+
+static void test_moved_by_tiles(void **state)
+{
+	struct ql_spec spec = base;
+	uint32_t row[150], col[320];
+	struct ql ql;
+
+	(void)state;
+	/* more than a tile each way, and no whole ones */
+	spec.out = 150;
+	spec.in = 320;
+	spec.groups = 10;
+	random_layer(&ql, &spec, 0);
+	shuffle(row, spec.out);
+	shuffle(col, spec.in);
+	same_by_tiles(&ql, &(struct ql_map){ row, NULL, 150, 320 });
+	same_by_tiles(&ql, &(struct ql_map){ NULL, col, 150, 320 });
+	same_by_tiles(&ql, &(struct ql_map){ NULL, NULL, 300, 520 });
+	same_by_tiles(&ql, &(struct ql_map){ row, NULL, 151, 333 });
+	same_by_tiles(&ql, &(struct ql_map){ NULL, col, 214, 420 });
+	ql_release(&ql);
+}
+
 static void test_pad_fills_the_last_group(void **state)
 {
 	struct ql_map map = { NULL, NULL, 12, 128 };
@@ -283,7 +340,7 @@ static void test_order_by_group(void **state)
 	assert_moved(&was, &map, &ql);
 }
 
-/* The order of appendix B: g_idx 1,0,1,0,2,2. */
+/* gptq-formats(5) "Test vectors": the order of g_idx 1,0,1,0,2,2. */
 static void test_order_of_the_books(void **state)
 {
 	static const uint32_t key[] = { 1, 0, 1, 0, 2, 2 };
@@ -307,6 +364,7 @@ int main(void)
 		cmocka_unit_test(test_straighten),
 		cmocka_unit_test(test_straighten_equal_groups),
 		cmocka_unit_test(test_move_and_pad),
+		cmocka_unit_test(test_moved_by_tiles),
 		cmocka_unit_test(test_pad_fills_the_last_group),
 		cmocka_unit_test(test_order_by_group),
 		cmocka_unit_test(test_order_of_the_books),

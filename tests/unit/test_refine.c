@@ -63,6 +63,42 @@ static void test_error_never_rises(void **state)
 	}
 }
 
+/* What is lost of the outputs, against the definition: both rounding's share
+ * and ours, whatever the order.  There are fewer rows than are looked at. */
+static void test_what_is_lost(void **state)
+{
+	double h[IN * IN];
+	struct problem b;
+
+	for (uint8_t mode = 0; mode < 8; mode++) {
+		struct gq_params p = params();
+		double energy = 0, lost, near;
+		struct ql ql;
+
+		p.desc_act = mode & 1;
+		p.group_aware = mode >> 1 & 1;
+		p.passes = mode >> 2;
+		problem_open(&b, *state, p);
+		hessian(&b, *state, h);
+		problem_solve(&b, &gq_gptq);
+		lost = problem_error(&b, h);
+		for (int r = 0; r < OUT; r++)
+			for (int i = 0; i < IN * IN; i++)
+				energy += (double)b.w[r * IN + i / IN] * h[i] *
+					  (double)b.w[r * IN + i % IN];
+		assert_true(fabs(b.report.out_error - sqrt(lost / energy)) <
+			    1e-4 * b.report.out_error);
+		near = b.report.rtn_error;
+		ql = b.ql;
+		b.p.desc_act = 0;
+		problem_solve(&b, &gq_rtn);
+		lost = problem_error(&b, h);
+		assert_true(fabs(near - sqrt(lost / energy)) < 1e-4 * near);
+		ql_release(&ql);
+		problem_close(&b);
+	}
+}
+
 /* Scales stay exact values of their type, zeros and groups as they were. */
 static void test_what_stays(void **state)
 {
@@ -198,6 +234,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		BOTH(test_error_never_rises),
+		BOTH(test_what_is_lost),
 		BOTH(test_what_stays),
 		BOTH(test_clipping_search),
 		BOTH(test_half_quadratic),

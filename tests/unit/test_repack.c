@@ -33,7 +33,11 @@ static void test_v2_to_v1_and_back(void **state)
 	assert_int_equal(m->quant.group_size, 32);
 	assert_int_equal(m->quant.desc_act, 1);
 	assert_int_equal(m->quant.sym, 0);
-	assert_null(m->quant.dynamic);
+	/* a dense linear in a block is told of */
+	assert_non_null(json_find(m->quant.dynamic, "-:^model\\.layers\\.2"
+					"\\.mlp\\.up_proj$"));
+	/* no list, as in block 10 it is quantized */
+	assert_null(json_find(m->quant.tree, "modules_in_block_to_quantize"));
 	assert_false(m->quant.disagree);
 	assert_non_null(m->quantize);
 	assert_non_null(json_path(m->config,
@@ -270,58 +274,144 @@ static void test_dense_overflow(void **state)
 
 /* ---- the proof ---- */
 
-/* One bit of each written tensor, changed in the file, is found. */
-static void test_the_proof_sees_every_tensor(void **state)
+/* Flip a bit of one byte of a file. */
+static void flip(const char *path, uint64_t at)
 {
-	struct scratch *s = *state;
-	struct options v1 = { .to = &qf_gptq };
-	char a[96], b[96], path[128];
+	FILE *f = fopen(path, "r+b");
+	uint8_t byte;
+
+	assert_non_null(f);
+	assert_int_equal(fseek(f, (long)at, SEEK_SET), 0);
+	assert_int_equal(fread(&byte, 1, 1, f), 1);
+	byte ^= 1;
+	fseek(f, (long)at, SEEK_SET);
+	assert_int_equal(fwrite(&byte, 1, 1, f), 1);
+	assert_int_equal(fclose(f), 0);
+}
+
+/* The model in b is a's in another layout; where one bit of a tensor changes,
+ * its proof fails: in the first byte and, unless words are `ragged` and have
+ * bits that no weight hangs on, in the middle and at the end. */
+static void check_proof(const char *a, const char *b,
+			const struct options *opt, bool ragged)
+{
 	struct repack_ways ways;
 	struct model *m;
 	struct opened o;
 	struct err err;
-	uint64_t weights;
-	uint32_t count;
+	uint64_t weights, at[3];
+	uint32_t count = 1;
+	char path[128];
 
-	snprintf(a, sizeof(a), "%s/a", s->dir);
-	snprintf(b, sizeof(b), "%s/b", s->dir);
 	snprintf(path, sizeof(path), "%s/model.safetensors", b);
-	make_model(a, &qf_gptq_v2, 1);
-	repack(a, b, &v1);
-	must(model_open(b, 0, &m, &err), &err);
-	count = m->tensor_count;
-	model_close(m);
-	open_job(&o, a, b, &v1);
+	repack(a, b, opt);
+	open_job(&o, a, b, opt);
 	must(repack_ways_make(&o.job, &ways, &err), &err);
 	must(repack_prove(&o.job, &ways, &weights, &err), &err);
 	for (uint32_t i = 0; i < count; i++) {
-		uint64_t at;
-		uint8_t byte;
-		FILE *f;
-
 		must(model_open(b, 0, &m, &err), &err);
-		at = m->tensor[i].offset;
+		count = m->tensor_count;
+		at[0] = m->tensor[i].offset;
+		at[1] = at[0] + m->tensor[i].size / 2;
+		at[2] = at[0] + m->tensor[i].size - 1;
 		model_close(m);
-		f = fopen(path, "r+b");
-		assert_non_null(f);
-		assert_int_equal(fseek(f, (long)at, SEEK_SET), 0);
-		assert_int_equal(fread(&byte, 1, 1, f), 1);
-		byte ^= 1;
-		fseek(f, (long)at, SEEK_SET);
-		assert_int_equal(fwrite(&byte, 1, 1, f), 1);
-		fflush(f);
-		assert_int_equal(repack_prove(&o.job, &ways, &weights, &err),
-				 -1);
-		assert_int_equal(err.code, ERR_CHECK);
-		assert_non_null(strstr(err.msg, "proof: model."));
-		byte ^= 1;
-		fseek(f, (long)at, SEEK_SET);
-		assert_int_equal(fwrite(&byte, 1, 1, f), 1);
-		fclose(f);
+		for (int k = 0; k < (ragged ? 1 : 3); k++) {
+			flip(path, at[k]);
+			assert_int_equal(repack_prove(&o.job, &ways, &weights,
+						      &err), -1);
+			assert_int_equal(err.code, ERR_CHECK);
+			assert_non_null(strstr(err.msg, "proof: model."));
+			flip(path, at[k]);
+		}
 	}
 	must(repack_prove(&o.job, &ways, &weights, &err), &err);
 	repack_ways_release(&ways);
 	close_job(&o);
+}
+
+/* A symmetric layer that all layouts hold. */
+static void make_plain(const char *dir)
+{
+	struct ql_spec spec = base;
+	struct make m = { .count = 0 };
+	struct ql ql;
+
+	spec.out = 256;
+	spec.in = 256;
+	spec.groups = 2;
+	spec.group_size = 128;
+	spec.sym = 1;
+	random_layer(&ql, &spec, 1);
+	make_layer(&m, "model.layers.0.mlp.up_proj", &ql, &qf_gptq, NULL);
+	ql_release(&ql);
+	make_f16(&m, "model.norm", "weight", 256, 0);
+	make_write(&m, dir, "{\"quant_method\": \"gptq\", \"bits\": 4, "
+		   "\"group_size\": 128, \"desc_act\": false, \"sym\": "
+		   "true}");
+}
+
+static void test_the_proof_sees_every_tensor(void **state)
+{
+	static const struct qfmt *const all[] = { &qf_gptq_v2, &qf_gptq_p,
+		&qf_marlin, &qf_awq, &qf_ct };
+	struct scratch *s = *state;
+	struct options v1 = { .to = &qf_gptq };
+	char a[96], b[96];
+
+	snprintf(a, sizeof(a), "%s/a", s->dir);
+	snprintf(b, sizeof(b), "%s/b", s->dir);
+	make_model(a, &qf_gptq_v2, 1);
+	check_proof(a, b, &v1, true);
+	make_plain(a);
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		check_proof(a, b, &(struct options){ .to = all[i] }, false);
+	check_proof(a, b, &(struct options){ .to = &qf_gptq, .bits = 8 },
+		    false);
+	check_proof(a, b, &(struct options){ .to = &qf_ct, .group_size = 32 },
+		    false);
+}
+
+/* Layers of several strips, whole and ragged ones, along either axis. */
+static void test_strips(void **state)
+{
+	static const struct {
+		const struct qfmt *to;
+		uint32_t in, out, gs;
+		uint8_t bits;
+	} all[] = {
+		{ &qf_ct, 1188, 2112, 36, 3 }, { &qf_ct, 1188, 2100, 36, 4 },
+		{ &qf_marlin, 1152, 2304, 128, 4 },
+		{ &qf_awq, 1188, 2112, 36, 4 }, { &qf_gptq_p, 1184, 2112, 37,
+		3 },
+	};
+	struct scratch *s = *state;
+	char a[96], b[96], c[96], config[160];
+
+	snprintf(a, sizeof(a), "%s/a", s->dir);
+	snprintf(b, sizeof(b), "%s/b", s->dir);
+	snprintf(c, sizeof(c), "%s/c", s->dir);
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		struct ql_spec spec = { .out = all[i].out, .in = all[i].in,
+			.group_size = all[i].gs, .bits = all[i].bits,
+			.groups = all[i].in / all[i].gs,
+			.sym = all[i].to == &qf_marlin,
+			.scale_type = DT_F16 };
+		struct make m = { .count = 0 };
+		struct ql ql;
+
+		random_layer(&ql, &spec, 1);
+		make_layer(&m, "model.layers.0.mlp.up_proj", &ql, &qf_gptq,
+			   NULL);
+		ql_release(&ql);
+		snprintf(config, sizeof(config), "{\"quant_method\": \"gptq\", "
+			 "\"bits\": %u, \"group_size\": %u, \"desc_act\": "
+			 "false, \"sym\": %s}", spec.bits, spec.group_size,
+			 spec.sym ? "true" : "false");
+		make_write(&m, a, config);
+		repack(a, b, &(struct options){ .to = all[i].to });
+		repack(b, c, &(struct options){ .to = &qf_gptq });
+		assert_same_file(a, c, "model.safetensors");
+	}
 }
 
 static int stop_at_once(void *ctx, const char *what, uint64_t done,
@@ -368,6 +458,7 @@ int main(void)
 		CASE(test_dense_to_dense),
 		CASE(test_dense_overflow),
 		CASE(test_the_proof_sees_every_tensor),
+		CASE(test_strips),
 		CASE(test_stopped_by_the_user),
 	};
 

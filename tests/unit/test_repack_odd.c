@@ -274,6 +274,47 @@ static void test_rules_are_made_from_the_tensors(void **state)
 	model_close(m);
 }
 
+/* Of linears that are dense in every block nothing was said: a list names the
+ * others, and rules name these, also as what q, k and v are joined to. */
+static void test_dense_linears_are_told_of(void **state)
+{
+	static const char *const name[] = { "mlp.up_proj", "mlp.gate_proj",
+		"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj" };
+	struct scratch *s = *state;
+	struct options v1 = { .to = &qf_gptq };
+	struct make m = { .count = 0 };
+	char a[96], b[96], full[96];
+	const struct cJSON *list;
+	struct model *model;
+	struct err err;
+	struct ql ql;
+
+	snprintf(a, sizeof(a), "%s/a", s->dir);
+	snprintf(b, sizeof(b), "%s/b", s->dir);
+	for (int i = 0; i < 10; i++) {
+		snprintf(full, sizeof(full), "model.layers.%d.%s", i / 5,
+			 name[i % 5]);
+		if (i % 5 > 1) {
+			make_f16(&m, full, "weight", 32, 64);
+			continue;
+		}
+		random_layer(&ql, &base, 1);
+		make_layer(&m, full, &ql, &qf_gptq, NULL);
+		ql_release(&ql);
+	}
+	make_write(&m, a, ASYM_V1);
+	repack(a, b, &v1);
+	must(model_open(b, 0, &model, &err), &err);
+	list = json_first(json_find(model->quant.tree,
+				    "modules_in_block_to_quantize"));
+	assert_int_equal(json_count(list), 2);
+	assert_string_equal(json_text(json_first(list)), "mlp.gate_proj");
+	assert_int_equal(json_count(model->quant.dynamic), 8);
+	assert_non_null(json_find(model->quant.dynamic, "-:^model\\.layers"
+				  "\\.1\\.self_attn\\.qkv_proj$"));
+	model_close(model);
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, scratch_open, scratch_close)
 
 int main(void)
@@ -287,6 +328,7 @@ int main(void)
 		CASE(test_swapped_constants_are_taken_back),
 		CASE(test_rules_that_hold_are_kept),
 		CASE(test_rules_are_made_from_the_tensors),
+		CASE(test_dense_linears_are_told_of),
 	};
 
 	return cmocka_run_group_tests_name("repack_odd", tests, NULL, NULL);

@@ -492,6 +492,55 @@ static void test_pad_is_refused(void **state)
 	refused(a, b, &pad, shapes[6].name, "--pad-mlp 800");
 }
 
+/* ---- scales ---- */
+
+/* BF16 scales become F16 where each is exact in it: on demand, and where the
+ * target has no other. */
+static void test_scales_of_another_type(void **state)
+{
+	static const struct qfmt *const to[] = { &qf_gptq_v2, &qf_marlin,
+						 &qf_awq };
+	struct scratch *s = *state;
+	struct ql_spec spec = { .out = 256, .in = 256, .groups = 2,
+		.group_size = 128, .bits = 4, .sym = 1,
+		.scale_type = DT_BF16 };
+	char a[96], b[96], c[96];
+
+	snprintf(a, sizeof(a), "%s/a", s->dir);
+	snprintf(b, sizeof(b), "%s/b", s->dir);
+	snprintf(c, sizeof(c), "%s/c", s->dir);
+	for (int small = 0; small < 2; small++)
+		for (size_t i = 0; i < 3; i++) {
+			struct options there = { .to = to[i],
+						 .scales = DT_F16 };
+			struct options back = { .to = &qf_gptq,
+						.scales = DT_BF16 };
+			struct make m = { .count = 0 };
+			struct ql ql;
+
+			random_layer(&ql, &spec, 1);
+			for (uint32_t k = 0; k < 512; k++)
+				ql.scale[k] = (float)(1 + rnd(255)) / 65536;
+			if (small) /* 2^-25 */
+				ql.scale[100] = 1.0f / (1u << 25);
+			make_layer(&m, "model.layers.0.mlp.up_proj", &ql,
+				   &qf_gptq, NULL);
+			ql_release(&ql);
+			make_write(&m, a, "{\"quant_method\": \"gptq\", "
+				   "\"bits\": 4, \"group_size\": 128, "
+				   "\"desc_act\": false, \"sym\": true}");
+			if (small) {
+				refused(a, b, &there,
+					"model.layers.0.mlp.up_proj",
+					"is not exact in F16");
+				continue;
+			}
+			repack(a, b, &there);
+			repack(b, c, &back);
+			assert_same_file(a, c, "model.safetensors");
+		}
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, scratch_open, scratch_close)
 
 int main(void)
@@ -507,6 +556,7 @@ int main(void)
 		CASE(test_split_and_widen_are_refused),
 		CASE(test_pad),
 		CASE(test_pad_to_dense),
+		CASE(test_scales_of_another_type),
 		CASE(test_pad_is_refused),
 	};
 

@@ -1,5 +1,6 @@
 /* The sampler: greedy, limits, penalty and the draw, against a second one
  * (tests/ref/sample.py) and against what the limits mean. */
+#include "../../kernels/backend.h"
 #include "../../libfmt/base/err.h"
 #include "../../runtime/sample.h"
 
@@ -256,6 +257,68 @@ static void test_penalty_looks_back_64_tokens(void **state)
 	rt_sampler_free(s);
 }
 
+/* A sampler that sees whole rows beside one that sees the best of them. */
+static void choose_beside(const struct sample_params *how, unsigned *asked)
+{
+	struct sampler *a = new_sampler(how, VOCAB);
+	struct sampler *b = new_sampler(how, VOCAB);
+	struct be_top best[BE_TOP_MAX];
+	uint32_t x = 4711, got, want;
+	float row[VOCAB];
+	struct be_mat m = { row, 1, VOCAB, VOCAB, DT_F32 };
+	struct err err;
+
+	for (int i = 0; i < 400; i++) {
+		struct be_topk t = { .k = 0 };
+
+		next_logits(&x, row);
+		if (i % 50 == 49)
+			row[i % VOCAB] = i % 100 == 99 ? NAN : INFINITY;
+		for (int k = 0; i % 10 == 3 && k < VOCAB; k++)
+			row[k] = k % 3 ? -2 : NAN; /* ties */
+		want = got = rt_sampler_next(a, row);
+		if (rt_sampler_ask(b, &t)) {
+			t.x = &m;
+			assert_int_equal(be_cpu.topk(NULL, &t, best, &err), 0);
+			got = rt_sampler_pick(b, best, t.k);
+			++*asked;
+		} else {
+			got = rt_sampler_next(b, row);
+		}
+		if (got != want)
+			fail_msg("temp %g, top-k %u, top-p %g, penalty %g: "
+				 "step %d is %u, expected %u", how->temp,
+				 how->top_k, how->top_p, how->repeat_penalty,
+				 i, got, want);
+		rt_sampler_accept(a, want);
+		rt_sampler_accept(b, want);
+	}
+	rt_sampler_free(a);
+	rt_sampler_free(b);
+}
+
+static void test_the_best_logits_are_enough(void **state)
+{
+	static const double temps[] = { 0, 0.7, 1, 1e-3 };
+	static const uint32_t ks[] = { 0, 1, 5, 40, 64, 65, VOCAB, 200 };
+	static const double penalties[] = { 1, 1.3, 0.8 };
+	unsigned asked = 0;
+
+	(void)state;
+	for (int t = 0; t < 4; t++)
+		for (int k = 0; k < 8; k++)
+			for (int p = 0; p < 3; p++) {
+				struct sample_params how = {
+					temps[t], ks[k], k % 2 ? 0.9 : 1,
+					k % 3 ? 0 : 0.02, penalties[p], 17
+				};
+
+				choose_beside(&how, &asked);
+			}
+	/* greedy always, else with 1 to 64 */
+	assert_int_equal(asked, 400 * 3 * (8 + 3 * 4));
+}
+
 static void test_parameters_out_of_range_are_refused(void **state)
 {
 	static const struct sample_params bad[] = {
@@ -287,6 +350,7 @@ int main(void)
 		cmocka_unit_test(test_equal_logits_give_the_lowest_id),
 		cmocka_unit_test(test_strange_logits_do_not_derail_a_draw),
 		cmocka_unit_test(test_penalty_looks_back_64_tokens),
+		cmocka_unit_test(test_the_best_logits_are_enough),
 		cmocka_unit_test(test_parameters_out_of_range_are_refused),
 	};
 

@@ -5,6 +5,7 @@
 #include "../../libfmt/base/io.h"
 #include "../../libfmt/base/json.h"
 #include "../../libfmt/container/st.h"
+#include "has.h"
 #include "scratch.h"
 
 #include <pthread.h>
@@ -13,13 +14,6 @@
 #include <stddef.h>
 
 #include <cmocka.h>
-
-#define HAS(err, text)                                                 \
-	do {                                                           \
-		if (!strstr((err).msg, (text)))                        \
-			fail_msg("\"%s\" does not say \"%s\"",         \
-				 (err).msg, (text));                   \
-	} while (0)
 
 #define OK(call)                                                       \
 	do {                                                           \

@@ -160,7 +160,7 @@ static bool is_scattered(const struct model *m, uint32_t group_size)
 	return false;
 }
 
-/* Is every word of qzeros the middle zero's?  gptq-formats(5) section 3.4. */
+/* Is every word of qzeros the middle zero's?  gptq-formats(5) "Zero points". */
 static bool is_mid(const struct model *m, uint32_t bits, bool v2)
 {
 	static const uint32_t three[2][3] = {
@@ -334,6 +334,29 @@ static void test_mixed(void **state)
 	model_close(m);
 }
 
+/* Rules for layers that are joined elsewhere, where the tensors are single: the
+ * tensors are believed, and it is said. */
+static void test_rules_of_other_names(void **state)
+{
+	struct scratch *d = *state;
+	struct model *m;
+	struct survey s;
+
+	make_pair(d, "gptq_v1/v1_b4_g64_sym_seq_triton",
+		  "gptq_v1/v1_b8_g32_sym_seq_triton",
+		  "{\"bits\": 4, \"group_size\": 64, \"dynamic\": "
+		  "{\".*ab_proj\": {\"bits\": 8, \"group_size\": 32}}}");
+	m = opened(d->dir);
+	survey(m, &s);
+	assert_int_equal(s.layer[0].odd & (QF_ODD_BITS | QF_ODD_GROUP), 0);
+	assert_int_equal(s.layer[1].odd & (QF_ODD_BITS | QF_ODD_GROUP),
+			 QF_ODD_BITS | QF_ODD_GROUP);
+	assert_int_equal(s.layer[1].spec.bits, 8);
+	assert_int_equal(s.layer[1].spec.group_size, 32);
+	survey_release(&s);
+	model_close(m);
+}
+
 /* A layer of one group is of the config's size when that is large enough. */
 static void test_one_group(void **state)
 {
@@ -360,6 +383,44 @@ static void test_one_group(void **state)
 		survey_release(&s);
 		model_close(m);
 	}
+}
+
+/* Names of another architecture: the layers are listed by what they are, and
+ * nobody takes the model for a Llama. */
+static void test_another_architecture(void **state)
+{
+	static const char config[] = "{\"architectures\": "
+		"[\"GPTJForCausalLM\"], \"model_type\": \"gptj\", "
+		"\"n_embd\": 64, \"n_layer\": 28, \"vocab_size\": 32}";
+	const struct ckpt_item wte = { "transformer.wte.weight", DT_F16, 2,
+				       { 32, 64 }, NULL };
+	struct ckpt_item item[16];
+	char name[16][NAME];
+	struct scratch *d = *state;
+	struct model *from, *m;
+	struct survey s;
+	struct err err;
+	uint32_t n = 0;
+
+	from = opened(GOLDEN "gptq_v1/v1_b4_g64_sym_seq_triton/"
+		      "model.safetensors");
+	add_layer(item, name, &n, from, "transformer.h.10.attn.q_proj");
+	add_layer(item, name, &n, from, "transformer.h.2.mlp.fc_in");
+	item[n++] = wte;
+	assert_int_equal(ckpt_file(scratch_path(d, "model.safetensors"), item,
+				   n, &err), 0);
+	model_close(from);
+	scratch_write(d, "config.json", config, sizeof(config) - 1);
+	m = opened(d->dir);
+	assert_null(model_llama(m));
+	survey(m, &s);
+	assert_string_equal(s.format, "gptq");
+	assert_int_equal(s.count, 2);
+	assert_string_equal(s.layer[0].module->name,
+			    "transformer.h.2.mlp.fc_in");
+	assert_int_equal(s.layer[1].spec.in, 128);
+	survey_release(&s);
+	model_close(m);
 }
 
 static void test_broken_and_foreign(void **state)
@@ -405,7 +466,9 @@ int main(void)
 		WITH_DIR(test_golden_v1),
 		WITH_DIR(test_golden_v2),
 		WITH_DIR(test_mixed),
+		WITH_DIR(test_rules_of_other_names),
 		WITH_DIR(test_one_group),
+		WITH_DIR(test_another_architecture),
 		WITH_DIR(test_broken_and_foreign),
 	};
 

@@ -4,6 +4,7 @@
 #include "../../libfmt/base/half.h"
 #include "../../libfmt/base/io.h"
 #include "../../libfmt/container/tensor_file.h"
+#include "../../libfmt/container/torch.h"
 #include "scratch.h"
 
 #define ZLIB_CONST
@@ -25,9 +26,10 @@ struct part {
 	size_t n;
 	uint16_t method, flags;
 	size_t size; /* unpacked; 0: n */
+	uint32_t crc;
 };
 
-#define PART(name, data) { name, data, sizeof(data) - 1, 0, 0, 0 }
+#define PART(name, data) { name, data, sizeof(data) - 1, 0, 0, 0, 0 }
 #define WEIGHTS PART("a/data/0", "\0\0\x80\x3f\0\0\0\x40") /* 1, 2 */
 
 struct made {
@@ -78,6 +80,7 @@ static void add_central(struct made *m, const struct part *e, size_t at,
 
 	half_put16(p + 8, e->flags);
 	half_put16(p + 10, e->method);
+	half_put32(p + 16, e->crc);
 	half_put32(p + 20, wide ? UINT32_MAX : (uint32_t)e->n);
 	half_put32(p + 24, wide ? UINT32_MAX :
 			   (uint32_t)(e->size ? e->size : e->n));
@@ -175,6 +178,58 @@ static void test_good(void **state)
 	}
 }
 
+/* The folder is called as whoever wrote it liked, and entries stand in any
+ * order; only two of them are needed. */
+static void test_names_and_orders(void **state)
+{
+	static const char *const folder[] = { "archive", "llama 7b 4bit-128g",
+		"..x", "a.b", "\xc3\xa9" };
+	static const char *const name[] = { "data/0", "data.pkl", "version",
+		"byteorder", ".format_version", ".data/serialization_id" };
+	static const uint8_t order[][6] = { { 0, 1 }, { 1, 0 },
+		{ 1, 4, 3, 0, 2, 5 }, { 5, 2, 3, 4, 0, 1 } };
+	static const uint8_t count[] = { 2, 2, 6, 6 };
+	const struct part data[] = { WEIGHTS, PART("", PICKLE),
+		PART("", "3\n"), PART("", "little"), PART("", "1"),
+		PART("", "0123456789012345678901234567890123456789") };
+	char full[6][64];
+	struct made m;
+	struct err err;
+
+	for (size_t f = 0; f < sizeof(folder) / sizeof(*folder); f++)
+		for (size_t o = 0; o < 4; o++) {
+			struct part e[6];
+
+			for (uint8_t i = 0; i < count[o]; i++) {
+				e[i] = data[order[o][i]];
+				snprintf(full[i], sizeof(*full), "%s/%s",
+					 folder[f], name[order[o][i]]);
+				e[i].name = full[i];
+			}
+			make(&m, e, count[o], false);
+			if (try_open(*state, &m, &err))
+				fail_msg("%s", err.msg);
+		}
+}
+
+/* As torch ends every archive: the wide records are there, and the narrow one
+ * says all the same. */
+static void test_both_ends(void **state)
+{
+	const struct part e[] = { WEIGHTS, PART("a/data.pkl", PICKLE) };
+	unsigned char narrow[22];
+	struct made m;
+	struct err err;
+
+	make(&m, e, 2, false);
+	m.n -= sizeof(narrow);
+	memcpy(narrow, m.p + m.n, sizeof(narrow));
+	add_end(&m, 2, true);
+	memcpy(m.p + m.n - sizeof(narrow), narrow, sizeof(narrow));
+	if (try_open(*state, &m, &err))
+		fail_msg("%s", err.msg);
+}
+
 static void test_wide_damage(void **state)
 {
 	const struct part e[] = { WEIGHTS, PART("a/data.pkl", PICKLE) };
@@ -211,10 +266,10 @@ static void test_refused(void **state)
 	} row[] = {
 		{ { WEIGHTS }, 1, ERR_INPUT, "without data.pkl" },
 		{ { WEIGHTS, { "a/data.pkl", PICKLE, sizeof(PICKLE) - 1, 12,
-		    0, 0 } }, 2, ERR_UNSUP,
+		    0, 0, 0 } }, 2, ERR_UNSUP,
 		  "a/data.pkl is compressed by method 12" },
 		{ { WEIGHTS, { "a/data.pkl", PICKLE, sizeof(PICKLE) - 1, 0,
-		    1, 0 } }, 2, ERR_UNSUP, "a/data.pkl is encrypted" },
+		    1, 0, 0 } }, 2, ERR_UNSUP, "a/data.pkl is encrypted" },
 		{ { WEIGHTS, PART("a/data.pkl", PICKLE),
 		    PART("a/byteorder", "big") }, 3, ERR_UNSUP, "big endian" },
 		{ { WEIGHTS, PART("a/data.pkl", PICKLE),
@@ -313,16 +368,63 @@ static void test_inflated_sizes(void **state)
 	refused(*state, &m, ERR_UNSUP, "too many to unpack");
 }
 
+static int verify(struct scratch *s, const struct made *m, struct err *err)
+{
+	const char *path = scratch_write(s, "a.pt", m->p, m->n);
+	struct src *src;
+	int ret;
+
+	assert_int_equal(io_open(path, &src, err), 0);
+	ret = torch_zip_verify(src, NULL, err);
+	io_close(src);
+	return ret;
+}
+
+/* A sum that is given is that of the bytes, unpacked if they are packed; 0 is
+ * none.  Opening does not look: it would read the whole file. */
+static void test_checksums(void **state)
+{
+	static unsigned char to[1024];
+	struct part e[] = { WEIGHTS, PART("a/data.pkl", PICKLE) };
+	struct made m;
+	struct err err;
+
+	for (int packed = 0; packed < 2; packed++) {
+		for (int i = 0; i < 2; i++)
+			e[i].crc = io_crc32(0, e[i].data, e[i].n);
+		assert_int_equal(e[0].crc, 0x2e3fa576);
+		if (packed)
+			e[1] = deflated(&e[1], to);
+		make(&m, e, 2, packed);
+		if (try_open(*state, &m, &err) || verify(*state, &m, &err))
+			fail_msg("%s", err.msg);
+		for (int i = 0; i < 2; i++) {
+			e[i].crc ^= 1;
+			make(&m, e, 2, packed);
+			assert_int_equal(try_open(*state, &m, &err), 0);
+			assert_int_equal(verify(*state, &m, &err), -1);
+			assert_int_equal(err.code, ERR_CHECK);
+			assert_non_null(strstr(err.msg, e[i].name));
+			e[i].crc = 0;
+		}
+		make(&m, e, 2, packed);
+		assert_int_equal(verify(*state, &m, &err), 0);
+	}
+}
+
 #define IN(f) cmocka_unit_test_setup_teardown(f, scratch_open, scratch_close)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		IN(test_good),
+		IN(test_names_and_orders),
+		IN(test_both_ends),
 		IN(test_wide_damage),
 		IN(test_refused),
 		IN(test_deflated),
 		IN(test_inflated_sizes),
+		IN(test_checksums),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -83,7 +83,7 @@ static void names_of_the_kernels(void **state)
 	(void)state;
 	while (be_cpu_kernel(n))
 		n++;
-	assert_in_range(n, 1, 3);
+	assert_in_range(n, 1, 4);
 	assert_string_equal(be_cpu_kernel(n - 1), "generic");
 	assert_null(be_cpu_kernel(n + 7));
 }

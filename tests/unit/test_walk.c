@@ -7,6 +7,7 @@
 #include "../../quant/walk.h"
 #include "../../runtime/block.h"
 #include "../../runtime/score.h"
+#include "scratch.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -80,23 +81,6 @@ static void make_dir(char dir[64])
 	assert_non_null(mkdtemp(dir));
 }
 
-static void remove_dir(const char *dir)
-{
-	struct err err;
-	uint32_t n;
-	char **name;
-
-	assert_int_equal(io_list(dir, &name, &n, &err), 0);
-	for (uint32_t i = 0; i < n; i++) {
-		char path[400];
-
-		snprintf(path, sizeof(path), "%s/%s", dir, name[i]);
-		unlink(path);
-	}
-	free(name);
-	assert_int_equal(rmdir(dir), 0);
-}
-
 /* Run into a new directory; 0 or -1. */
 static int walk(struct gq_job *j, uint32_t threads, char dir[64],
 		struct err *err)
@@ -130,7 +114,7 @@ static void must_fail(struct gq_job *j, int code, const char *word)
 	assert_int_equal(err.code, code);
 	if (!strstr(err.msg, word))
 		fail_msg("no \"%s\" in: %s", word, err.msg);
-	remove_dir(dir);
+	scratch_clear(dir);
 }
 
 /* Both directories hold the same files with the same bytes. */
@@ -245,7 +229,7 @@ static void test_folder_is_whole(void **state)
 	assert_int_equal(check_copies(f->model, m), 2 * f->cfg.layers + 3);
 	assert_int_equal(m->odd, 0);
 	model_close(m);
-	remove_dir(dir);
+	scratch_clear(dir);
 }
 
 /* What the folder holds is what the method makes of each weight. */
@@ -292,7 +276,7 @@ static void test_layers_are_the_methods(void **state)
 		free(w);
 	}
 	model_close(m);
-	remove_dir(dir);
+	scratch_clear(dir);
 }
 
 struct seen {
@@ -315,21 +299,58 @@ static void on_layer(void *ctx, const struct gq_layer_report *r)
 
 static void test_threads_do_not_matter(void **state)
 {
+	const struct gq_method *const method[] = { &gq_gptq, &gq_gptaq };
 	const struct fix *f = *state;
-	struct gq_job j = job(f, &gq_gptq);
-	struct seen seen = { 0 };
-	char one[64], two[64];
 
-	j.params.desc_act = 1;
-	j.done = on_layer;
-	j.ctx = &seen;
-	must_walk(&j, 1, one);
-	assert_int_equal(seen.count, f->cfg.layers * LLAMA_LINEARS);
-	assert_string_equal(seen.last, "model.layers.5.mlp.down_proj");
-	must_walk(&j, 2, two);
-	same_dirs(one, two);
-	remove_dir(one);
-	remove_dir(two);
+	for (int i = 0; i < 2; i++) {
+		struct gq_job j = job(f, method[i]);
+		struct seen seen = { 0 };
+		char one[64], two[64];
+
+		j.params.desc_act = 1;
+		j.done = on_layer;
+		j.ctx = &seen;
+		must_walk(&j, 1, one);
+		assert_int_equal(seen.count, f->cfg.layers * LLAMA_LINEARS);
+		assert_string_equal(seen.last, "model.layers.5.mlp.down_proj");
+		must_walk(&j, 2, two);
+		same_dirs(one, two);
+		scratch_clear(one);
+		scratch_clear(two);
+	}
+}
+
+/* Activations in a scratch file are the same, and leave nothing behind. */
+static void test_scratch_does_not_matter(void **state)
+{
+	const struct fix *f = *state;
+	char where[64], dir[2][64];
+
+	make_dir(where);
+	for (int way = 0; way < 3; way++) {
+		for (int i = 0; i < 2; i++) {
+			struct gq_job j = job(f, way == 2 ? &gq_gptaq :
+							    &gq_gptq);
+
+			j.true_sequential = way > 0;
+			j.lm_head = true;
+			j.scratch = i ? where : NULL;
+			must_walk(&j, 2, dir[i]);
+		}
+		same_dirs(dir[0], dir[1]);
+		scratch_clear(dir[0]);
+		scratch_clear(dir[1]);
+	}
+	assert_int_equal(rmdir(where), 0);
+}
+
+static void test_no_room_for_scratch(void **state)
+{
+	struct gq_job j = job(*state, &gq_gptq);
+
+	j.scratch = "/nowhere/at/all";
+	must_fail(&j, ERR_OUTPUT, "scratch file for activations: "
+		  "/nowhere/at/all: cannot create");
 }
 
 /* ---- a block in pieces ---- */
@@ -371,6 +392,9 @@ static void test_block_in_pieces(void **state)
 	struct rt_rope rope;
 	struct rt_work work;
 	struct kv kv;
+	const struct kv_shape cache = { .layers = 1, .capacity = SEQLEN,
+					.kv_heads = c->kv_heads,
+					.head_dim = c->head_dim };
 	struct be_mat table, x[2];
 	uint32_t count[SEQLEN];
 	struct piece piece = { .d = &d, .count = count };
@@ -383,8 +407,7 @@ static void test_block_in_pieces(void **state)
 	assert_int_equal(rt_block_load(&block, &d, f->model, c, 1, &err), 0);
 	assert_int_equal(rt_rope_init(&rope, &d, c, SEQLEN, &err), 0);
 	assert_int_equal(rt_work_init(&work, &d, c, SEQLEN, &err), 0);
-	assert_int_equal(kv_init(&kv, &d, 1, SEQLEN, c->kv_heads * c->head_dim,
-				 &err), 0);
+	assert_int_equal(kv_init(&kv, &d, &cache, &err), 0);
 	assert_int_equal(rt_tensor_load(&d, f->model, LLAMA_EMBED, c->vocab,
 					c->hidden, &table, &err), 0);
 	assert_int_equal(be_mat_new(api, d.be, SEQLEN, c->inter, DT_F32,
@@ -451,7 +474,7 @@ static void test_order_of_slots(void **state)
 	}
 	for (int i = 0; i < 2; i++) {
 		model_close(m[i]);
-		remove_dir(dir[i]);
+		scratch_clear(dir[i]);
 	}
 }
 
@@ -476,22 +499,23 @@ static double perplexity(const char *dir, const struct calib *text)
 }
 
 /* Error feedback through the right Hessians wins back part of what rounding
- * to 3 bits loses. */
+ * to 3 bits loses, and looking at the full model some more. */
 static void test_feedback_pays(void **state)
 {
-	const struct gq_method *const method[] = { &gq_rtn, &gq_gptq };
+	const struct gq_method *const method[] = { &gq_rtn, &gq_gptq,
+						   &gq_gptaq };
 	const struct fix *f = *state;
 	const char *file = TINY "/calibration-ids.safetensors";
 	struct calib_how how = { .file = &file, .files = 1, .vocab = 2048,
 				 .samples = 128, .seqlen = 512 };
 	struct calib text;
 	struct err err;
-	double dense, ppl[2];
+	double dense, ppl[3];
 
 	assert_int_equal(gq_calib_load(&how, &text, &err), 0);
 	dense = perplexity(TINY, &text);
 	text.samples = 16;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 3; i++) {
 		struct gq_job j = job(f, method[i]);
 		char dir[64];
 
@@ -499,11 +523,11 @@ static void test_feedback_pays(void **state)
 		j.calib = &text;
 		must_walk(&j, 2, dir);
 		ppl[i] = perplexity(dir, &text);
-		remove_dir(dir);
+		scratch_clear(dir);
 	}
-	print_message("  dense %.3f, rtn %.3f, gptq %.3f\n", dense, ppl[0],
-		      ppl[1]);
-	assert_true(dense < ppl[1]);
+	print_message("  dense %.3f, rtn %.3f, gptq %.3f, gptaq %.3f\n",
+		      dense, ppl[0], ppl[1], ppl[2]);
+	assert_true(dense < ppl[2] && ppl[2] < ppl[1]);
 	assert_true(ppl[1] - dense < 0.8 * (ppl[0] - dense));
 	gq_calib_release(&text);
 }
@@ -529,7 +553,7 @@ static void test_narrow_zero_points(void **state)
 	assert_int_equal(ql.spec.act_order, 1);
 	ql_release(&ql);
 	model_close(m);
-	remove_dir(dir);
+	scratch_clear(dir);
 }
 
 static void test_quantized_source_is_refused(void **state)
@@ -544,7 +568,7 @@ static void test_quantized_source_is_refused(void **state)
 	j.model = m;
 	must_fail(&j, ERR_UNSUP, "already quantized");
 	model_close(m);
-	remove_dir(dir);
+	scratch_clear(dir);
 }
 
 static void test_calibration_is_checked(void **state)
@@ -642,7 +666,7 @@ static void test_infinite_numbers_are_located(void **state)
 		j.model = m;
 		must_fail(&j, cases[i].code, cases[i].word);
 		model_close(m);
-		remove_dir(dir);
+		scratch_clear(dir);
 	}
 }
 
@@ -652,6 +676,8 @@ int main(void)
 		cmocka_unit_test(test_folder_is_whole),
 		cmocka_unit_test(test_layers_are_the_methods),
 		cmocka_unit_test(test_threads_do_not_matter),
+		cmocka_unit_test(test_scratch_does_not_matter),
+		cmocka_unit_test(test_no_room_for_scratch),
 		cmocka_unit_test(test_block_in_pieces),
 		cmocka_unit_test(test_order_of_slots),
 		cmocka_unit_test(test_feedback_pays),

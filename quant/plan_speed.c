@@ -1,0 +1,199 @@
+/* plan_speed.c - how fast this device is at what the walk asks of it: each
+ * operation on a piece that keeps it busy, again and again for a fraction of a
+ * second. */
+#include "plan.h"
+
+#include "../libfmt/base/err.h"
+#include "../libfmt/base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define TRIAL 0.15 /* seconds for each operation, at least one call */
+#define SIDE 2048u /* of a weight */
+#define ROWS 256u  /* of activations */
+#define ORDER 768u /* of a Hessian to factor */
+#define OUT 512u   /* outputs of the linear that is solved */
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+struct trial {
+	struct rt_dev dev;
+	const struct gq_job *job;
+	struct be_mat a, b, c;  /* F32 [SIDE][SIDE]: values, values, result */
+	struct be_mat h, u;     /* F64, F32 [ORDER][ORDER] */
+	float *host;            /* [SIDE][SIDE] */
+};
+
+/* Numbers in -1..1 that need not be good. */
+static void fill(float *p, size_t n)
+{
+	uint32_t s = 2463534242u;
+
+	for (size_t i = 0; i < n; i++) {
+		s ^= s << 13;
+		s ^= s >> 17;
+		s ^= s << 5;
+		p[i] = (float)(s >> 8) * 0x1p-23f - 1;
+	}
+}
+
+static int new_matrix(struct trial *t, uint32_t n, enum dtype type,
+		      struct be_mat *m, struct err *err)
+{
+	const struct rt_dev *d = &t->dev;
+
+	if (be_mat_new(d->api, d->be, n, n, type, m, err))
+		return -1;
+	return d->api->put(d->be, m->p, t->host,
+			   (size_t)n * n * sizeof(float), err);
+}
+
+static int trial_init(struct trial *t, struct err *err)
+{
+	t->host = mem_alloc((size_t)SIDE * SIDE, sizeof(float), err);
+	if (!t->host)
+		return -1;
+	fill(t->host, (size_t)SIDE * SIDE);
+	return new_matrix(t, SIDE, DT_F32, &t->a, err) ||
+	       new_matrix(t, SIDE, DT_F32, &t->b, err) ||
+	       new_matrix(t, SIDE, DT_F32, &t->c, err) ||
+	       new_matrix(t, ORDER, DT_F64, &t->h, err) ||
+	       new_matrix(t, ORDER, DT_F32, &t->u, err) ? -1 : 0;
+}
+
+static void trial_release(struct trial *t)
+{
+	struct be_mat *m[] = { &t->a, &t->b, &t->c, &t->h, &t->u };
+
+	for (size_t i = 0; i < sizeof(m) / sizeof(m[0]); i++)
+		be_mat_free(t->dev.api, t->dev.be, m[i]);
+	free(t->host);
+}
+
+/* ---- operations: multiply-adds of one call, or weights solved ---- */
+
+static int run_forward(struct trial *t, double *n, struct err *err)
+{
+	struct be_mat x = be_rows(&t->a, 0, ROWS), y = be_rows(&t->c, 0, ROWS);
+	struct be_gemm g = { .a = &x, .b = &t->b, .c = &y, .alpha = 1,
+			     .trans_b = 1 };
+
+	*n = (double)ROWS * SIDE * SIDE;
+	return t->dev.api->gemm(t->dev.be, &g, err);
+}
+
+static int run_spread(struct trial *t, double *n, struct err *err)
+{
+	uint32_t block = t->job->params.block;
+	struct be_mat e = be_cols(&t->a, 0, block);
+	struct be_mat u = be_rows(&t->b, 0, block);
+	struct be_gemm g = { .a = &e, .b = &u, .c = &t->c, .alpha = -1,
+			     .beta = 1 };
+
+	*n = (double)block * SIDE * SIDE;
+	return t->dev.api->gemm(t->dev.be, &g, err);
+}
+
+static int run_hessian(struct trial *t, double *n, struct err *err)
+{
+	struct be_mat x = be_rows(&t->a, 0, ROWS);
+
+	x = be_cols(&x, 0, ORDER);
+	*n = (double)ROWS * ORDER * ORDER / 2;
+	return t->dev.api->syrk(t->dev.be, &x, 1, &t->h, err);
+}
+
+static int run_factor(struct trial *t, double *n, struct err *err)
+{
+	struct be_factor f = { .h = &t->h, .u = &t->u, .damp = 0.1 };
+
+	*n = (double)ORDER * ORDER * ORDER / 3;
+	return t->dev.api->factor(t->dev.be, &f, err);
+}
+
+/* A linear as the job's method solves it. */
+static int run_solve(struct trial *t, double *n, struct err *err)
+{
+	struct gq_params p = t->job->params;
+	struct gq_hess hess = { 0 };
+	struct gq_task task = { .dev = &t->dev, .w = t->host, .in = ORDER,
+				.out = OUT, .params = &p, .hess = &hess };
+	struct be_mat x = be_rows(&t->a, 0, ROWS);
+	struct gq_report report;
+	struct ql ql = { 0 };
+	int ret = -1;
+
+	x = be_cols(&x, 0, ORDER);
+	p.damp = p.damp > 0.1 ? p.damp : 0.1; /* fewer rows than columns */
+	if (gq_hess_init(&hess, &t->dev, ORDER, err) ||
+	    gq_hess_add(&hess, &t->dev, &x, 1, err) ||
+	    gq_hess_prepare(&hess, &t->dev, &p, err))
+		goto out;
+	*n = now();
+	/* what comparing adds are products, which are counted */
+	ret = t->job->method->compares ?
+		gq_gptq.solve(&task, &ql, &report, err) :
+		t->job->method->solve(&task, &ql, &report, err);
+	*n = now() - *n;
+out:
+	ql_release(&ql);
+	gq_hess_release(&hess, &t->dev);
+	return ret;
+}
+
+/* Multiply-adds a second.  Asking for a number waits for the device. */
+static int rate(struct trial *t,
+		int (*run)(struct trial *t, double *n, struct err *err),
+		double *out, struct err *err)
+{
+	double began, n, all = 0;
+	float number;
+
+	if (run(t, &n, err)) /* memory is asked for, code comes in */
+		return -1;
+	began = now();
+	do {
+		if (run(t, &n, err) ||
+		    t->dev.api->get(t->dev.be, &number, t->c.p,
+				    sizeof(number), err))
+			return -1;
+		all += n;
+	} while (now() - began < TRIAL);
+	*out = all / (now() - began);
+	return 0;
+}
+
+int gq_plan_seconds(const struct gq_job *job, const struct gq_work *work,
+		    double *seconds, struct err *err)
+{
+	struct trial t = { .dev = { job->api, job->be }, .job = job };
+	double forward, spread, hessian, factor, solve, each;
+	int ret = -1;
+
+	if (trial_init(&t, err) || rate(&t, run_hessian, &hessian, err) ||
+	    rate(&t, run_factor, &factor, err) ||
+	    rate(&t, run_forward, &forward, err) ||
+	    rate(&t, run_spread, &spread, err) ||
+	    run_solve(&t, &solve, err) || run_solve(&t, &solve, err))
+		goto out;
+	/* what a weight takes beside the products that were counted */
+	each = job->method->needs_hessian ?
+		ORDER * (0.5 + job->params.passes) / spread : 0;
+	each = solve / ((double)OUT * ORDER) - each;
+	*seconds = (work->forward + work->attend) / forward +
+		   work->hessian / hessian + work->factor / factor +
+		   work->spread / spread +
+		   (each > 0 ? work->weights * each : 0);
+	ret = 0;
+out:
+	trial_release(&t);
+	return ret;
+}
