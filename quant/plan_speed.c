@@ -1,6 +1,7 @@
 /* plan_speed.c - how fast this device is at what the walk asks of it: each
  * operation on a piece that keeps it busy, again and again for a fraction of a
- * second. */
+ * second.  The faster the device, the larger that piece: with many cores a small
+ * one tells what it takes to start. */
 #include "plan.h"
 
 #include "../libfmt/base/err.h"
@@ -12,9 +13,10 @@
 
 #define TRIAL 0.15 /* seconds for each operation, at least one call */
 #define SIDE 2048u /* of a weight */
+#define CELLS ((size_t)SIDE * SIDE)
 #define ROWS 256u  /* of activations */
-#define ORDER 768u /* of a Hessian to factor */
-#define OUT 512u   /* outputs of the linear that is solved */
+#define ORDER 512u /* of the smallest Hessian to factor; SIDE is the largest */
+#define BUSY 0.02  /* seconds that its factor has to take, or the next larger */
 
 static double now(void)
 {
@@ -28,7 +30,8 @@ struct trial {
 	struct rt_dev dev;
 	const struct gq_job *job;
 	struct be_mat a, b, c;  /* F32 [SIDE][SIDE]: values, values, result */
-	struct be_mat h, u;     /* F64, F32 [ORDER][ORDER] */
+	struct be_mat h, u;     /* F64, F32 [SIDE][SIDE] */
+	uint32_t order;         /* of Hessians; half as many outputs are solved */
 	float *host;            /* [SIDE][SIDE] */
 };
 
@@ -45,28 +48,35 @@ static void fill(float *p, size_t n)
 	}
 }
 
-static int new_matrix(struct trial *t, uint32_t n, enum dtype type,
+static int new_matrix(struct trial *t, const void *from, enum dtype type,
 		      struct be_mat *m, struct err *err)
 {
 	const struct rt_dev *d = &t->dev;
 
-	if (be_mat_new(d->api, d->be, n, n, type, m, err))
+	if (be_mat_new(d->api, d->be, SIDE, SIDE, type, m, err))
 		return -1;
-	return d->api->put(d->be, m->p, t->host,
-			   (size_t)n * n * sizeof(float), err);
+	return d->api->put(d->be, m->p, from, CELLS * be_elem(type), err);
 }
 
 static int trial_init(struct trial *t, struct err *err)
 {
-	t->host = mem_alloc((size_t)SIDE * SIDE, sizeof(float), err);
-	if (!t->host)
-		return -1;
-	fill(t->host, (size_t)SIDE * SIDE);
-	return new_matrix(t, SIDE, DT_F32, &t->a, err) ||
-	       new_matrix(t, SIDE, DT_F32, &t->b, err) ||
-	       new_matrix(t, SIDE, DT_F32, &t->c, err) ||
-	       new_matrix(t, ORDER, DT_F64, &t->h, err) ||
-	       new_matrix(t, ORDER, DT_F32, &t->u, err) ? -1 : 0;
+	void *zero = mem_alloc(CELLS, sizeof(double), err);
+	int ret = -1;
+
+	t->host = mem_alloc(CELLS, sizeof(float), err);
+	if (!zero || !t->host)
+		goto out;
+	fill(t->host, CELLS);
+	if (new_matrix(t, t->host, DT_F32, &t->a, err) ||
+	    new_matrix(t, t->host, DT_F32, &t->b, err) ||
+	    new_matrix(t, t->host, DT_F32, &t->c, err) ||
+	    new_matrix(t, zero, DT_F64, &t->h, err) ||
+	    new_matrix(t, zero, DT_F32, &t->u, err))
+		goto out;
+	ret = 0;
+out:
+	free(zero);
+	return ret;
 }
 
 static void trial_release(struct trial *t)
@@ -102,20 +112,28 @@ static int run_spread(struct trial *t, double *n, struct err *err)
 	return t->dev.api->gemm(t->dev.be, &g, err);
 }
 
+static struct be_mat corner(const struct trial *t, const struct be_mat *m)
+{
+	struct be_mat rows = be_rows(m, 0, t->order);
+
+	return be_cols(&rows, 0, t->order);
+}
+
 static int run_hessian(struct trial *t, double *n, struct err *err)
 {
-	struct be_mat x = be_rows(&t->a, 0, ROWS);
+	struct be_mat x = be_rows(&t->a, 0, ROWS), h = corner(t, &t->h);
 
-	x = be_cols(&x, 0, ORDER);
-	*n = (double)ROWS * ORDER * ORDER / 2;
-	return t->dev.api->syrk(t->dev.be, &x, 1, &t->h, err);
+	x = be_cols(&x, 0, t->order);
+	*n = (double)ROWS * t->order * t->order / 2;
+	return t->dev.api->syrk(t->dev.be, &x, 1, &h, err);
 }
 
 static int run_factor(struct trial *t, double *n, struct err *err)
 {
-	struct be_factor f = { .h = &t->h, .u = &t->u, .damp = 0.1 };
+	struct be_mat h = corner(t, &t->h), u = corner(t, &t->u);
+	struct be_factor f = { .h = &h, .u = &u, .damp = 0.1 };
 
-	*n = (double)ORDER * ORDER * ORDER / 3;
+	*n = (double)t->order * t->order * t->order / 3;
 	return t->dev.api->factor(t->dev.be, &f, err);
 }
 
@@ -124,16 +142,17 @@ static int run_solve(struct trial *t, double *n, struct err *err)
 {
 	struct gq_params p = t->job->params;
 	struct gq_hess hess = { 0 };
-	struct gq_task task = { .dev = &t->dev, .w = t->host, .in = ORDER,
-				.out = OUT, .params = &p, .hess = &hess };
+	struct gq_task task = { .dev = &t->dev, .w = t->host, .in = t->order,
+				.out = t->order / 2, .params = &p,
+				.hess = &hess };
 	struct be_mat x = be_rows(&t->a, 0, ROWS);
 	struct gq_report report;
 	struct ql ql = { 0 };
 	int ret = -1;
 
-	x = be_cols(&x, 0, ORDER);
+	x = be_cols(&x, 0, t->order);
 	p.damp = p.damp > 0.1 ? p.damp : 0.1; /* fewer rows than columns */
-	if (gq_hess_init(&hess, &t->dev, ORDER, err) ||
+	if (gq_hess_init(&hess, &t->dev, t->order, err) ||
 	    gq_hess_add(&hess, &t->dev, &x, 1, err) ||
 	    gq_hess_prepare(&hess, &t->dev, &p, err))
 		goto out;
@@ -171,6 +190,22 @@ static int rate(struct trial *t,
 	return 0;
 }
 
+/* How fast Hessians are factored: of the order, doubled up to SIDE, that takes
+ * this device a while.  It is the order of what follows, too. */
+static int set_order(struct trial *t, double *factor, struct err *err)
+{
+	double n, one;
+
+	for (t->order = ORDER;; t->order *= 2) {
+		/* something to factor */
+		if (run_hessian(t, &n, err) || rate(t, run_factor, factor, err))
+			return -1;
+		one = (double)t->order * t->order * t->order / 3 / *factor;
+		if (one > BUSY || t->order == SIDE)
+			return 0;
+	}
+}
+
 int gq_plan_seconds(const struct gq_job *job, const struct gq_work *work,
 		    double *seconds, struct err *err)
 {
@@ -178,16 +213,16 @@ int gq_plan_seconds(const struct gq_job *job, const struct gq_work *work,
 	double forward, spread, hessian, factor, solve, each;
 	int ret = -1;
 
-	if (trial_init(&t, err) || rate(&t, run_hessian, &hessian, err) ||
-	    rate(&t, run_factor, &factor, err) ||
+	if (trial_init(&t, err) || set_order(&t, &factor, err) ||
+	    rate(&t, run_hessian, &hessian, err) ||
 	    rate(&t, run_forward, &forward, err) ||
 	    rate(&t, run_spread, &spread, err) ||
 	    run_solve(&t, &solve, err) || run_solve(&t, &solve, err))
 		goto out;
 	/* what a weight takes beside the products that were counted */
 	each = job->method->needs_hessian ?
-		ORDER * (0.5 + job->params.passes) / spread : 0;
-	each = solve / ((double)OUT * ORDER) - each;
+		t.order * (0.5 + job->params.passes) / spread : 0;
+	each = solve / ((double)t.order * t.order / 2) - each;
 	*seconds = (work->forward + work->attend) / forward +
 		   work->hessian / hessian + work->factor / factor +
 		   work->spread / spread +
