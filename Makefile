@@ -56,6 +56,11 @@ CUDA_ARCHS ?= 75 80 86 89 90a 100 120
 CUDA_BUILD ?= build/cuda
 HAVE_NVCC := $(shell command -v $(NVCC) 2>/dev/null)
 CUDA_SRC := $(sort $(wildcard kernels/cuda/*.cu))
+ifneq ($(HAVE_NVCC),)
+# From CUDA 12.8 on: a third of the bytes, which the driver unpacks.
+NVCC_SIZE := $(shell $(NVCC) --help | grep -q compress-mode && \
+	echo --compress-mode=size)
+endif
 ifeq ($(CUDA),1)
 ifneq ($(CUDA_SRC),)
 ifneq ($(HAVE_NVCC),)
@@ -135,13 +140,14 @@ CUDA_OBJ := $(CUDA_SRC:%.cu=$(CUDA_BUILD)/%.o) $(CUDA_C:%.c=$(CUDA_BUILD)/%.o)
 GENCODE := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
 	$(foreach a,$(lastword $(CUDA_ARCHS)),-gencode \
 	arch=compute_$a,code=compute_$a)
-NVCCFLAGS := -std=c++17 -O3 $(GENCODE) $(if $(WERROR),-Werror all-warnings) \
+NVCCFLAGS := -std=c++17 -O3 $(GENCODE) $(NVCC_SIZE) \
+	$(if $(WERROR),-Werror all-warnings) \
 	-Xcompiler -fPIC,-Wall,-Wextra,-Wno-missing-field-initializers
 
 $(BUILD)/gptq-cuda.so: $(CUDA_OBJ) kernels/cuda/plugin.map
 	@mkdir -p $(@D)
 	@echo "  NVLINK  $@"
-	$(Q)$(NVCC) -shared -cudart static $(GENCODE) -o $@ $(CUDA_OBJ) \
+	$(Q)$(NVCC) -shared -cudart static $(GENCODE) $(NVCC_SIZE) -o $@ $(CUDA_OBJ) \
 		-Xlinker --version-script=kernels/cuda/plugin.map \
 		-Xlinker -z -Xlinker defs -ldl -lpthread
 
