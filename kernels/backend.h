@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define BE_ABI 6
+#define BE_ABI 7
 
 struct err;
 struct be;    /* an opened device */
@@ -66,29 +66,46 @@ struct be_cache {
 	struct be_mat k_scale, v_scale; /* I8: F16 [positions][kv_heads] */
 };
 
-/* New tokens take their positions, the first of them `first`: queries and keys
- * are turned by the rotary embedding in its "rotate half" form, and keys and
- * values go to rows first.. of the cache.  With h = head_dim / 2, for each head
+/* Where a token of several sequences stands: its sequence's position 0 is row
+ * `base` of the cache, so its keys and values go to row base + pos, and it sees
+ * rows base .. base + pos. */
+struct be_at {
+	uint32_t base, pos;
+};
+
+/* New tokens take their positions: queries and keys are turned by the rotary
+ * embedding in its "rotate half" form, and keys and values go to the cache.
+ * With h = head_dim / 2, for each head
  *	(x[i], x[i+h]) -> (x[i] c - x[i+h] s, x[i+h] c + x[i] s)
- * where c and s are row `first + r` of the tables for row r of x. */
+ * where c and s are the tables' row of the token's position.
+ *
+ * Without `at` the tokens are one sequence, and token r has position and row
+ * first + r.  With it each stands for itself; no two have the same row. */
 struct be_store {
 	struct be_mat *q;               /* F32 [tokens][heads * head_dim],
 					   turned in place */
 	const struct be_mat *k, *v;     /* F32 [tokens][kv_heads * head_dim] */
 	const struct be_cache *to;
 	const struct be_mat *cos, *sin; /* F32 [positions][head_dim / 2] */
-	uint32_t first, head_dim;
+	const struct be_at *at;         /* [tokens], or NULL */
+	uint32_t first;                 /* without at */
+	uint32_t seen;                  /* with at: more than any pos */
+	uint32_t head_dim;
 };
 
-/* Causal attention of `q.rows` new tokens whose first has position `first`;
- * keys and values of positions 0 .. first + q.rows - 1 are in the cache.
+/* Causal attention of new tokens whose keys and values are in the cache.
+ * Token r sees positions 0 .. first + r, or, with `at`, what be_at says.
  * Query head h reads key/value head h / (heads / kv_heads).  A GPU may round
  * queries and weights to f16 where the cache is not F32. */
 struct be_attend {
 	const struct be_mat *q;    /* F32 [tokens][heads * head_dim] */
 	const struct be_cache *kv;
 	struct be_mat *out;        /* F32 [tokens][heads * head_dim] */
-	uint32_t first, heads, kv_heads, head_dim;
+	const struct be_at *at;    /* [tokens], or NULL */
+	uint32_t first;            /* without at */
+	uint32_t seen;             /* with at: more than any pos; the work may
+				      be cut by it */
+	uint32_t heads, kv_heads, head_dim;
 	float scale;               /* 1/sqrt(head_dim), times yarn's factor */
 };
 
@@ -181,24 +198,25 @@ struct be_factor {
 	double damp;            /* the fraction, 0.01 */
 };
 
-/* The best of one row of logits, in the order of a sampler: falling value, then
+/* The best of a row of logits, in the order of a sampler: falling value, then
  * rising id.  The value of a logit is, in double, each operation rounded on
  * its own,
  *	v = x[id], -infinity where that is NaN
  *	v = v > 0 ? v / penalty : v * penalty   for ids in `recent`
  *	v = v / temp */
 #define BE_TOP_MAX 64
+struct be_top {
+	double value;
+	uint32_t id, zero; /* the latter so that no byte is undefined */
+};
+
 struct be_topk {
-	const struct be_mat *x;  /* F32 [1][vocabulary] */
+	struct be_mat x;         /* F32 [1][vocabulary] */
+	struct be_top *best;     /* [k], host memory, out */
 	const uint32_t *recent;  /* host memory, no id twice, each < x.cols */
 	uint32_t recents;        /* at most BE_TOP_MAX */
 	uint32_t k;              /* 1..BE_TOP_MAX, at most x.cols */
 	double penalty, temp;    /* above 0; 1: none */
-};
-
-struct be_top {
-	double value;
-	uint32_t id, zero; /* the latter so that no byte is undefined */
 };
 
 /* Decoder blocks as one thing, for the wide call.  Pointers are device memory
@@ -217,7 +235,8 @@ struct be_blocks {
 	float scale;                  /* of attention, as in be_attend */
 	struct be_mat cos, sin;       /* as in be_rope */
 };
-struct be_step; /* prepared blocks */
+struct be_step;  /* prepared blocks */
+struct be_graph; /* recorded operations */
 
 struct be_api {
 	uint32_t abi;  /* BE_ABI */
@@ -281,9 +300,9 @@ struct be_api {
 	int (*add)(struct be *be, struct be_mat *x, const struct be_mat *y,
 		   struct err *err);
 
-	/* best [k] is host memory; waits for the device. */
-	int (*topk)(struct be *be, const struct be_topk *t,
-		    struct be_top *best, struct err *err);
+	/* Of n rows, each as t[i] asks; waits for the device. */
+	int (*topk)(struct be *be, const struct be_topk *t, uint32_t n,
+		    struct err *err);
 
 	/* H += alpha * X^T X, X F32 [m][n], H F64 [n][n], both triangles.
 	 * Rows are taken in the order given, in chunks of a fixed number.  H is
@@ -309,6 +328,18 @@ struct be_api {
 	void (*step_free)(struct be *be, struct be_step *s); /* or NULL */
 	int (*step)(struct be *be, struct be_step *s, struct be_mat *x,
 		    uint32_t first, struct err *err);
+
+	/* Recording, optional (NULL): what is called between record and
+	 * recorded does not run but is kept, with all its arguments; replay
+	 * runs it as one, on what their memory holds by then.  For calls that
+	 * neither wait nor read host memory and have run before: memory for
+	 * their scratch is then there.  When that has moved replay returns 1:
+	 * nothing has run.  recorded ends a recording also when a call in it
+	 * failed; *out may then be NULL. */
+	int (*record)(struct be *be, struct err *err);
+	int (*recorded)(struct be *be, struct be_graph **out, struct err *err);
+	int (*replay)(struct be *be, struct be_graph *g, struct err *err);
+	void (*graph_free)(struct be *be, struct be_graph *g); /* or NULL */
 };
 
 /* The built-in CPU table. */

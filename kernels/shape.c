@@ -95,18 +95,18 @@ int be_shape_embed(const struct be_mat *table, const struct be_mat *y,
 
 int be_shape_topk(const struct be_topk *t, struct err *err)
 {
-	if (view(t->x, T_F32, "topk x", err))
+	if (view(&t->x, T_F32, "topk x", err))
 		return -1;
-	if (t->x->rows != 1 || !t->k || t->k > BE_TOP_MAX ||
-	    t->k > t->x->cols || t->recents > BE_TOP_MAX)
+	if (t->x.rows != 1 || !t->k || t->k > BE_TOP_MAX ||
+	    t->k > t->x.cols || t->recents > BE_TOP_MAX)
 		return err_set(err, ERR_UNSUP,
 			       "topk: %u best with %u recent ones of [%u][%u]",
-			       t->k, t->recents, t->x->rows, t->x->cols);
+			       t->k, t->recents, t->x.rows, t->x.cols);
 	for (uint32_t i = 0; i < t->recents; i++)
-		if (t->recent[i] >= t->x->cols)
+		if (t->recent[i] >= t->x.cols)
 			return err_set(err, ERR_UNSUP,
 				       "topk: recent id %u of %u",
-				       t->recent[i], t->x->cols);
+				       t->recent[i], t->x.cols);
 	if (t->penalty > 0 && t->temp > 0)
 		return 0;
 	return err_set(err, ERR_UNSUP, "topk: penalty %g, temperature %g",
@@ -156,9 +156,22 @@ static int cache(const struct be_cache *c, uint32_t head_dim,
 	return 0;
 }
 
+int be_shape_at(const struct be_at *at, uint32_t tokens, uint32_t seen,
+		uint32_t positions, struct err *err)
+{
+	for (uint32_t i = 0; i < tokens; i++)
+		if (at[i].pos >= seen ||
+		    (uint64_t)at[i].base + at[i].pos >= positions)
+			return err_set(err, ERR_UNSUP,
+				       "token %u at position %u of %u, behind "
+				       "row %u of %u", i, at[i].pos, seen,
+				       at[i].base, positions);
+	return 0;
+}
+
 int be_shape_store(const struct be_store *s, struct err *err)
 {
-	uint64_t end = (uint64_t)s->first + s->k->rows;
+	uint64_t seen = s->at ? s->seen : (uint64_t)s->first + s->k->rows;
 	uint32_t positions, d = s->head_dim;
 
 	if (view(s->q, T_F32, "store q", err) ||
@@ -176,12 +189,11 @@ int be_shape_store(const struct be_store *s, struct err *err)
 			       "store: heads of %u in rows of %u and %u, a "
 			       "cache of %u, tables of %u", d, s->q->cols,
 			       s->k->cols, s->to->k.cols, s->cos->cols);
-	if (end > s->cos->rows || end > positions)
+	if (seen > s->cos->rows || seen > positions)
 		return err_set(err, ERR_UNSUP,
-			       "store: position %llu is beyond the %u tabled "
-			       "or the cache of %u",
-			       (unsigned long long)end - 1, s->cos->rows,
-			       positions);
+			       "store: %llu positions, of which %u are tabled "
+			       "and %u in the cache", (unsigned long long)seen,
+			       s->cos->rows, positions);
 	return 0;
 }
 
@@ -189,7 +201,7 @@ int be_shape_attend(const struct be_attend *a, struct err *err)
 {
 	uint64_t wide = (uint64_t)a->heads * a->head_dim;
 	uint64_t narrow = (uint64_t)a->kv_heads * a->head_dim;
-	uint64_t seen = (uint64_t)a->first + a->q->rows;
+	uint64_t seen = a->at ? a->seen : (uint64_t)a->first + a->q->rows;
 	uint32_t positions;
 
 	if (view(a->q, T_F32, "attend q", err) ||
@@ -204,7 +216,7 @@ int be_shape_attend(const struct be_attend *a, struct err *err)
 			       "and %u",
 			       a->heads, a->kv_heads, a->head_dim, a->q->cols,
 			       a->kv->k.cols);
-	if (seen > positions)
+	if (seen > positions || (a->at && !seen))
 		return err_set(err, ERR_UNSUP,
 			       "attend: %llu positions in a cache of %u",
 			       (unsigned long long)seen, positions);

@@ -24,6 +24,9 @@ int be_shape_rmsnorm(const struct be_mat *x, const struct be_mat *weight,
 		     const struct be_mat *y, struct err *err);
 int be_shape_store(const struct be_store *s, struct err *err);
 int be_shape_attend(const struct be_attend *a, struct err *err);
+/* Places within the cache, for a backend that can read them. */
+int be_shape_at(const struct be_at *at, uint32_t tokens, uint32_t seen,
+		uint32_t positions, struct err *err);
 int be_shape_swiglu(const struct be_mat *gate, const struct be_mat *up,
 		    const struct be_mat *y, struct err *err);
 int be_shape_topk(const struct be_topk *t, struct err *err);

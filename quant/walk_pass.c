@@ -326,7 +326,8 @@ int gq_pass_init(struct walk *w, struct err *err)
 {
 	const struct llama_config *c = w->job.cfg;
 	const struct rt_dev *d = &w->dev;
-	struct kv_shape cache = { .layers = 1, .kv_heads = c->kv_heads,
+	struct kv_shape cache = { .layers = 1, .sequences = 1,
+				  .kv_heads = c->kv_heads,
 				  .head_dim = c->head_dim, .type = DT_F32 };
 	uint32_t seqlen, wide = kept_width(w);
 

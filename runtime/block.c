@@ -125,6 +125,7 @@ struct step {
 	const struct rt_block *b;
 	const struct rt_pass *p;
 	struct be_mat *x;             /* [tokens][hidden], the residual */
+	struct be_cache kv;
 	struct be_mat norm, q, k, v, att, gate, up;
 };
 
@@ -156,9 +157,10 @@ static int position(struct step *s, struct err *err)
 	const struct rt_dev *d = s->p->dev;
 	const struct be_store t = {
 		.q = &s->q, .k = &s->k, .v = &s->v,
-		.to = &s->p->kv->layer[s->p->layer],
+		.to = &s->kv,
 		.cos = &s->p->rope->cos, .sin = &s->p->rope->sin,
-		.first = s->p->first, .head_dim = s->p->cfg->head_dim,
+		.at = s->p->at, .first = s->p->first, .seen = s->p->seen,
+		.head_dim = s->p->cfg->head_dim,
 	};
 
 	if (s->b->norm_q.p && norm(s, &s->q, &s->b->norm_q, &s->q, err))
@@ -181,9 +183,8 @@ static int attention(struct step *s, struct err *err)
 	const struct llama_config *c = s->p->cfg;
 	const struct rt_dev *d = s->p->dev;
 	const struct be_attend a = {
-		.q = &s->q, .out = &s->att,
-		.kv = &s->p->kv->layer[s->p->layer],
-		.first = s->p->first, .heads = c->heads,
+		.q = &s->q, .out = &s->att, .kv = &s->kv, .at = s->p->at,
+		.first = s->p->first, .seen = s->p->seen, .heads = c->heads,
 		.kv_heads = c->kv_heads, .head_dim = c->head_dim,
 		.scale = (float)(1 / sqrt(c->head_dim)),
 	};
@@ -261,11 +262,14 @@ int rt_block_run(const struct rt_block *b, const struct rt_pass *p,
 		.att = be_rows(&w->att, 0, n), .gate = be_rows(&w->gate, 0, n),
 		.up = be_rows(&w->up, 0, n),
 		.k = be_rows(&w->k, 0, n), .v = be_rows(&w->v, 0, n),
+		.kv = p->at ? p->kv->layer[p->layer]
+			    : kv_sequence(p->kv, p->layer, p->sequence),
 	};
 	int ret = 0;
 
-	assert(n <= w->tokens && n <= p->kv->capacity);
-	assert(p->first <= p->kv->capacity - n);
+	assert(n <= w->tokens);
+	assert(p->at || (n <= p->kv->capacity &&
+			 p->first <= p->kv->capacity - n));
 	if (p->from <= LLAMA_SLOT_O)
 		ret = first_half(&s, err);
 	if (!ret)

@@ -65,10 +65,10 @@ int rt_block_load(struct rt_block *b, const struct rt_dev *d,
 		  uint32_t layer, struct err *err);
 void rt_block_release(struct rt_block *b, const struct rt_dev *d);
 
-/* One pass over x [tokens][hidden] in place, at most work->tokens of them; the
- * first token has position `first`; keys and values go to rows first.. of cache
- * layer `layer`, which must have room (as the rope tables must).  Nothing is
- * allocated. */
+/* One pass over x [tokens][hidden] in place, at most work->tokens of them: of
+ * one sequence, in a row from position `first` on, or of several, each where
+ * `at` says (backend.h).  Cache and rope tables must have room for them.
+ * Nothing is allocated. */
 struct rt_pass {
 	const struct rt_dev *dev;
 	const struct llama_config *cfg;
@@ -76,7 +76,9 @@ struct rt_pass {
 	struct rt_work *work;
 	struct kv *kv;
 	uint32_t layer;  /* of the cache: may differ from the block's own */
-	uint32_t first;
+	uint32_t sequence, first;   /* without at */
+	const struct be_at *at;     /* [tokens], the device's; or NULL */
+	uint32_t seen;              /* with at: more than any position */
 	const struct rt_tap *tap; /* or NULL */
 	/* Begin at this slot (0, QKV: the block's start), with x as the block
 	 * left it there.  O and DOWN take their input [tokens][in] from

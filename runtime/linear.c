@@ -353,10 +353,11 @@ void rt_linear_release(const struct rt_dev *d, struct rt_linear *l)
 	*l = (struct rt_linear){ 0 };
 }
 
-const char *rt_linear_kernel(const struct rt_dev *d, const struct rt_linear *l)
+const char *rt_linear_kernel(const struct rt_dev *d, const struct rt_linear *l,
+			     uint32_t rows)
 {
 	if (l->quant)
-		return d->api->qw_kernel(d->be, l->quant, 1);
+		return d->api->qw_kernel(d->be, l->quant, rows);
 	switch (l->dense.type) {
 	case DT_F16:
 		return "f16";

@@ -38,9 +38,10 @@ int rt_linear_run(const struct rt_dev *d, const struct rt_linear *l,
 		  const struct be_mat *x, struct be_mat *y, struct err *err);
 /* Accepts a zeroed struct, and leaves one. */
 void rt_linear_release(const struct rt_dev *d, struct rt_linear *l);
-/* The kernel that runs it for one row: "avx512-b4", or "f16", "bf16", "f32". */
-const char *rt_linear_kernel(const struct rt_dev *d,
-			     const struct rt_linear *l);
+/* The kernel that runs it for so many rows: "avx512-b4", or "f16", "bf16",
+ * "f32". */
+const char *rt_linear_kernel(const struct rt_dev *d, const struct rt_linear *l,
+			     uint32_t rows);
 
 /* The weights of a module as f32 rows [out][in] in host memory, whatever its
  * layout; the caller frees.  Used by the quantizer and the verifier. */

@@ -1,13 +1,4 @@
-/* Loading, and the path of a batch of tokens:
- *
- *	ids -> embed -> x [tokens][hidden] -> blocks -> final norm -> head
- *
- * With two devices the first blocks run on one, and x goes to the other for the
- * last ones and the head.
- *
- * Prefill and decoding are one path; decoding is a batch of one.  The head is
- * run for the rows whose logits are wanted: the last one, or all of them some
- * rows at a time, since [tokens][vocab] of a large vocabulary is large. */
+/* Loading a model, and facts about a loaded one. */
 #include "llm.h"
 #include "llm_step.h"
 
@@ -21,9 +12,6 @@
 #include <string.h>
 
 #define BATCH 512
-/* Host and device memory that llm_forward's logits take, each, at most (but
- * always one row). */
-#define LOGITS_BYTES (32u << 20)
 
 /* ---- open ---- */
 
@@ -66,13 +54,21 @@ static int set_sizes(struct llm *l, struct llm_open *how, struct err *err)
 			       "a context of %u is more than %d times the %u "
 			       "positions of the model",
 			       how->context, LLM_STRETCH, l->cfg.max_pos);
+	if (!how->sequences)
+		how->sequences = 1;
 	if (!how->batch)
 		how->batch = BATCH;
 	if (how->batch > how->context)
 		how->batch = how->context;
+	if (how->batch < how->sequences)
+		how->batch = how->sequences;
 	l->context = how->context;
+	l->sequences = how->sequences;
 	l->batch = how->batch;
-	return 0;
+	l->used = mem_alloc(l->sequences, sizeof(*l->used), err);
+	l->at = mem_alloc(l->sequences, sizeof(*l->at), err);
+	l->id = mem_alloc(l->sequences, sizeof(*l->id), err);
+	return l->used && l->at && l->id ? 0 : -1;
 }
 
 /* Which device runs which blocks. */
@@ -93,11 +89,6 @@ static void set_parts(struct llm *l, const struct llm_open *how)
 	l->part[1].count = there;
 }
 
-static struct llm_part *last_part(struct llm *l)
-{
-	return &l->part[l->parts - 1];
-}
-
 static const struct llm_part *part_of(const struct llm *l, uint32_t block)
 {
 	return &l->part[block >= l->part[0].count];
@@ -108,12 +99,16 @@ static int open_part(const struct llm *l, struct llm_part *p,
 		     struct kv_shape *cache, struct err *err)
 {
 	const struct llama_config *c = &l->cfg;
+	void *at;
 
 	cache->layers = p->count;
 	if (kv_init(&p->kv, &p->dev, cache, err) ||
 	    rt_rope_init(&p->rope, &p->dev, c, l->context, err) ||
-	    rt_work_init(&p->work, &p->dev, c, l->batch, err))
+	    rt_work_init(&p->work, &p->dev, c, l->batch, err) ||
+	    p->dev.api->alloc(p->dev.be, l->sequences * sizeof(*p->at), &at,
+			      err))
 		return -1;
+	p->at = at;
 	return be_mat_new(p->dev.api, p->dev.be, l->batch, c->hidden, DT_F32,
 			  &p->x, err);
 }
@@ -123,10 +118,11 @@ static int open_part(const struct llm *l, struct llm_part *p,
 static int open_state(struct llm *l, const struct model *m, enum dtype kv_type,
 		      struct err *err)
 {
-	const struct rt_dev *d = &last_part(l)->dev;
+	const struct rt_dev *d = &llm_last(l)->dev;
 	struct kv_shape cache = {
-		.capacity = l->context, .kv_heads = l->cfg.kv_heads,
-		.head_dim = l->cfg.head_dim, .type = kv_type,
+		.sequences = l->sequences, .capacity = l->context,
+		.kv_heads = l->cfg.kv_heads, .head_dim = l->cfg.head_dim,
+		.type = kv_type,
 	};
 
 	for (uint32_t i = 0; i < l->parts; i++) {
@@ -141,15 +137,15 @@ static int open_state(struct llm *l, const struct model *m, enum dtype kv_type,
 		if (!l->cross)
 			return -1;
 	}
-	return be_mat_new(d->api, d->be, 1, l->cfg.vocab, DT_F32, &l->logits,
-			  err);
+	return be_mat_new(d->api, d->be, l->sequences, l->cfg.vocab, DT_F32,
+			  &l->logits, err);
 }
 
 /* A tied head is the embedding matrix under another name; a copy of it only
  * where the two stand on two devices. */
 static int open_head(struct llm *l, const struct model *m, struct err *err)
 {
-	const struct rt_dev *d = &last_part(l)->dev;
+	const struct rt_dev *d = &llm_last(l)->dev;
 	const struct llama_config *c = &l->cfg;
 
 	if (!c->tied)
@@ -176,7 +172,7 @@ static int open_weights(struct llm *l, const struct model *m,
 
 	if (rt_table_load(&l->part[0].dev, m, LLAMA_TABLE, c->vocab, c->hidden,
 			  &l->embed, err) ||
-	    rt_tensor_load(&last_part(l)->dev, m, LLAMA_FINAL_NORM, 1,
+	    rt_tensor_load(&llm_last(l)->dev, m, LLAMA_FINAL_NORM, 1,
 			   c->hidden, &l->norm, err) ||
 	    open_head(l, m, err))
 		return -1;
@@ -194,7 +190,7 @@ static int open_weights(struct llm *l, const struct model *m,
 
 static void close_weights(struct llm *l)
 {
-	const struct rt_dev *last = &last_part(l)->dev;
+	const struct rt_dev *last = &llm_last(l)->dev;
 
 	for (uint32_t i = 0; l->block && i < l->cfg.layers; i++)
 		rt_block_release(&l->block[i], &part_of(l, i)->dev);
@@ -221,6 +217,7 @@ static void close_parts(struct llm *l)
 		rt_rope_release(&p->rope, &p->dev);
 		rt_work_release(&p->work, &p->dev);
 		kv_release(&p->kv, &p->dev);
+		p->dev.api->free(p->dev.be, p->at);
 		be_mat_free(p->dev.api, p->dev.be, &p->x);
 		*p = (struct llm_part){ .first = 0 };
 	}
@@ -285,207 +282,12 @@ void llm_close(struct llm *l)
 		return;
 	close_parts(l);
 	free(l->host);
+	free(l->used);
+	free(l->at);
+	free(l->id);
 	free(l->text[0]);
 	free(l->text[1]);
 	free(l);
-}
-
-/* ---- run ---- */
-
-void llm_reset(struct llm *l)
-{
-	l->used = 0;
-}
-
-void llm_rewind(struct llm *l, uint32_t n)
-{
-	if (l->used > n)
-		l->used = n;
-}
-
-/* Before anything runs, so that a refused call leaves the cache as it was. */
-static int check_ids(const struct llm *l, const uint32_t *id, uint32_t n,
-		     struct err *err)
-{
-	if (n > l->context - l->used)
-		return err_set(err, ERR_UNSUP,
-			       "the context is full: %u positions, %u in use, "
-			       "%u more asked for",
-			       l->context, l->used, n);
-	for (uint32_t i = 0; i < n; i++)
-		if (id[i] >= l->cfg.vocab)
-			return err_set(err, ERR_INPUT,
-				       "token id %u, expected less than the "
-				       "vocabulary's %u", id[i], l->cfg.vocab);
-	return 0;
-}
-
-static int run_part(struct llm *l, struct llm_part *part, uint32_t n,
-		    struct err *err)
-{
-	struct be_mat x = be_rows(&part->x, 0, n);
-	struct rt_pass p = {
-		.dev = &part->dev, .cfg = &l->cfg, .rope = &part->rope,
-		.work = &part->work, .kv = &part->kv, .first = l->used,
-	};
-
-	if (n == 1 && part->step)
-		return part->dev.api->step(part->dev.be, part->step, &x,
-					   l->used, err);
-	for (uint32_t i = 0; i < part->count; i++) {
-		p.layer = i;
-		if (rt_block_run(&l->block[part->first + i], &p, &x, err))
-			return -1;
-	}
-	return 0;
-}
-
-/* n hidden states from one part's device to the next one's. */
-static int cross(struct llm *l, uint32_t n, struct err *err)
-{
-	const struct llm_part *from = &l->part[0], *to = &l->part[1];
-	size_t bytes = (size_t)n * l->cfg.hidden * sizeof(*l->cross);
-
-	if (from->dev.api->get(from->dev.be, l->cross, from->x.p, bytes, err))
-		return -1;
-	return to->dev.api->put(to->dev.be, to->x.p, l->cross, bytes, err);
-}
-
-/* n <= batch tokens through all blocks; their hidden states are the first n
- * rows of the last part's x. */
-static int run_blocks(struct llm *l, const uint32_t *id, uint32_t n,
-		      struct err *err)
-{
-	const struct rt_dev *d = &l->part[0].dev;
-	struct be_mat x = be_rows(&l->part[0].x, 0, n);
-
-	if (d->api->embed(d->be, &l->embed, id, &x, err))
-		return -1;
-	for (uint32_t i = 0; i < l->parts; i++)
-		if ((i && cross(l, n, err)) ||
-		    run_part(l, &l->part[i], n, err))
-			return -1;
-	l->used += n;
-	return 0;
-}
-
-/* Final norm and head of n hidden states, into the first rows of l->logits. */
-static int run_head(struct llm *l, uint32_t first, uint32_t n, struct err *err)
-{
-	const struct llm_part *last = last_part(l);
-	const struct rt_dev *d = &last->dev;
-	struct be_mat x = be_rows(&last->x, first, n);
-	struct be_mat norm = be_rows(&last->work.norm, 0, n);
-	struct be_mat y = be_rows(&l->logits, 0, n);
-
-	if (d->api->rmsnorm(d->be, &x, &l->norm, l->cfg.eps, &norm, err))
-		return -1;
-	return rt_linear_run(d, &l->head, &norm, &y, err);
-}
-
-/* The same, and the logits to host [n][vocab]. */
-static int fetch_logits(struct llm *l, uint32_t first, uint32_t n, float *host,
-			struct err *err)
-{
-	const struct rt_dev *d = &last_part(l)->dev;
-
-	if (run_head(l, first, n, err))
-		return -1;
-	return d->api->get(d->be, host, l->logits.p,
-			   (size_t)n * l->cfg.vocab * sizeof(float), err);
-}
-
-int llm_prefill(struct llm *l, const uint32_t *id, uint32_t n, float *logits,
-		const struct progress *p, struct err *err)
-{
-	uint32_t part = 0;
-
-	if (check_ids(l, id, n, err))
-		return -1;
-	for (uint32_t i = 0; i < n; i += part) {
-		part = n - i < l->batch ? n - i : l->batch;
-		if (prog_step(p, "prefill", i, n, err) ||
-		    run_blocks(l, id + i, part, err))
-			return -1;
-	}
-	if (n && logits && fetch_logits(l, part - 1, 1, logits, err))
-		return -1;
-	return prog_step(p, "prefill", n, n, err);
-}
-
-int llm_step(struct llm *l, uint32_t id, const struct be_topk *t,
-	     struct be_top *best, struct err *err)
-{
-	const struct rt_dev *d = &last_part(l)->dev;
-	const struct be_mat row = be_rows(&l->logits, 0, 1);
-	struct be_topk ask = *t;
-
-	ask.x = &row;
-	if (check_ids(l, &id, 1, err) || run_blocks(l, &id, 1, err) ||
-	    run_head(l, 0, 1, err))
-		return -1;
-	return d->api->topk(d->be, &ask, best, err);
-}
-
-/* Room for the logits of several rows at once; made on the first call, since
- * plain generation needs one row. */
-static int grow_logits(struct llm *l, struct err *err)
-{
-	uint64_t fit = LOGITS_BYTES / (sizeof(float) * l->cfg.vocab);
-	uint32_t rows = fit < l->batch ? (uint32_t)fit : l->batch;
-	const struct rt_dev *d = &last_part(l)->dev;
-	struct be_mat more;
-	float *host;
-
-	if (!rows)
-		rows = 1;
-	if (l->host)
-		return 0;
-	if (be_mat_new(d->api, d->be, rows, l->cfg.vocab, DT_F32, &more, err))
-		return -1;
-	host = mem_alloc((size_t)rows * l->cfg.vocab, sizeof(*host), err);
-	if (!host) {
-		be_mat_free(d->api, d->be, &more);
-		return -1;
-	}
-	be_mat_free(d->api, d->be, &l->logits);
-	l->logits = more;
-	l->host = host;
-	return 0;
-}
-
-/* The logits of the n hidden states, of which the first is token
- * `first` of the call. */
-static int hand_out(struct llm *l, uint32_t first, uint32_t n,
-		    const struct llm_rows *rows, struct err *err)
-{
-	uint32_t part;
-
-	for (uint32_t i = 0; i < n; i += part) {
-		part = n - i < l->logits.rows ? n - i : l->logits.rows;
-		if (fetch_logits(l, i, part, l->host, err) ||
-		    rows->fn(rows->ctx, first + i, part, l->host, err))
-			return -1;
-	}
-	return 0;
-}
-
-int llm_forward(struct llm *l, const uint32_t *id, uint32_t n,
-		const struct llm_rows *rows, const struct progress *p,
-		struct err *err)
-{
-	uint32_t part;
-
-	if (check_ids(l, id, n, err) || grow_logits(l, err))
-		return -1;
-	for (uint32_t i = 0; i < n; i += part) {
-		part = n - i < l->batch ? n - i : l->batch;
-		if (prog_step(p, "prefill", i, n, err) ||
-		    run_blocks(l, id + i, part, err) ||
-		    hand_out(l, i, part, rows, err))
-			return -1;
-	}
-	return prog_step(p, "prefill", n, n, err);
 }
 
 /* ---- facts ---- */
@@ -515,8 +317,9 @@ const char *llm_kernel(const struct llm *l)
 		for (int j = 0; j < LLAMA_LINEARS; j++)
 			if (b[i].lin[j].quant)
 				return rt_linear_kernel(&p->dev,
-							&b[i].lin[j]);
-	return rt_linear_kernel(&p->dev, &b[0].lin[0]);
+							&b[i].lin[j],
+							l->sequences);
+	return rt_linear_kernel(&p->dev, &b[0].lin[0], l->sequences);
 }
 
 const char *llm_narrow(const struct llm *l)

@@ -21,8 +21,13 @@ struct llm_part {
 	struct rt_work work;
 	struct kv kv;             /* its layer 0 is block `first` */
 	struct be_mat x;          /* [batch][hidden] */
+	struct be_at *at;         /* [sequences], the device's */
 	struct be_step *step;     /* all its blocks in one call; or NULL, */
 	char narrow[160];         /* and why */
+	struct llm_record {       /* a pass of several sequences (llm_step.c) */
+		struct be_graph *graph;
+		uint32_t tokens, seen;
+	} record;
 };
 
 /* How much of a model fits on a device; in bytes, as far as can be told from
@@ -43,13 +48,20 @@ struct llm {
 	/* on the last device */
 	struct be_mat norm;       /* F32 [1][hidden] */
 	struct rt_linear head;    /* dense.p == embed.p when tied */
-	struct be_mat logits;     /* [rows][vocab], grown on demand */
+	struct be_mat logits;     /* [sequences][vocab], grown on demand */
 	struct rt_block *block;   /* [cfg.layers] */
 	float *cross;             /* [batch][hidden], from device to device */
-	float *host;              /* [rows][vocab], for llm_forward */
-	uint32_t context;         /* positions there is room for */
-	uint32_t used;            /* positions that are in the caches */
-	uint32_t batch;           /* tokens of one prefill pass */
+	float *host;              /* [logits.rows][vocab], for llm_forward */
+	uint32_t context;         /* positions of each sequence there is room
+				     for */
+	uint32_t sequences;
+	uint32_t *used;           /* [sequences]: positions that are in the
+				     caches */
+	uint32_t sequence;        /* the one that all calls but llm_step_many
+				     work on: 0, or what the caller sets */
+	struct be_at *at;         /* [sequences]: of a pass, host memory */
+	uint32_t *id;             /* [sequences]: the same */
+	uint32_t batch;           /* tokens of one pass */
 	char *text[2];            /* cfg.model_type, cfg.architecture */
 };
 
@@ -66,7 +78,8 @@ struct llm_open {
 	uint32_t layers;    /* with `rest`: how many blocks, the last ones, dev
 			       runs, and the head if any; or LLM_FIT */
 	uint32_t context;  /* 0: the model's max_position_embeddings */
-	uint32_t batch;    /* 0: 512; at most the context */
+	uint32_t sequences;/* caches side by side; 0: 1 */
+	uint32_t batch;    /* 0: 512; at most the context, or sequences */
 	enum dtype kv_type;/* of the cache, see struct kv_shape */
 	const struct progress *progress;
 };
@@ -81,20 +94,30 @@ int llm_open(const struct model *m, const struct llm_open *how,
 	     struct llm **out, struct err *err);
 void llm_close(struct llm *l); /* accepts NULL */
 
-/* Forget all positions, or those from the n-th on. */
+/* Forget all positions of l->sequence, or those from the n-th on. */
 void llm_reset(struct llm *l);
 void llm_rewind(struct llm *l, uint32_t n);
-/* Run n tokens behind those in the cache, in batches; n == 1 is a decoding
- * step.  Only the last token's logits [vocab] are computed (host f32, caller's
- * buffer); NULL: none.  ERR_UNSUP when the context has no room for n, ERR_INPUT
- * for an id beyond the vocabulary; nothing has run then.  After any other
- * failure (interrupted) l->used tells how many tokens are in the cache. */
+/* Run n tokens of l->sequence behind those in the cache, in batches.  Only the
+ * last token's logits [vocab] are computed (host f32, caller's buffer); NULL:
+ * none.  ERR_UNSUP when the context has no room for n, ERR_INPUT for an id
+ * beyond the vocabulary; nothing has run then.  After any other failure
+ * (interrupted) l->used[] tells how many tokens are in the cache. */
 int llm_prefill(struct llm *l, const uint32_t *id, uint32_t n, float *logits,
 		const struct progress *p, struct err *err);
-/* One decoding step, of which only the best logits come back: best [t->k], in
- * host memory; t->x is set here. */
+/* One decoding step of l->sequence, of which only the best logits come back: t
+ * as in backend.h, but that x is set here. */
 int llm_step(struct llm *l, uint32_t id, const struct be_topk *t,
-	     struct be_top *best, struct err *err);
+	     struct err *err);
+/* A token each of n sequences, at most l->sequences, in one pass.  One that is
+ * named again gets its tokens in order.  Back come the best of each, as ask [n]
+ * says (x is set here), or logits [n][vocab] in host f32, or, where both are
+ * NULL, neither.  Errors as llm_prefill; after a failure nothing counts as
+ * having run. */
+struct llm_next {
+	uint32_t sequence, id;
+};
+int llm_step_many(struct llm *l, const struct llm_next *next, uint32_t n,
+		  struct be_topk *ask, float *logits, struct err *err);
 /* llm_prefill with the logits of every token handed to fn in order, `rows` rows
  * of [vocab] at a time (host f32, valid during the call); `first` counts from
  * the first of the n tokens.  fn returns 0, or -1 with err filled. */
@@ -109,8 +132,9 @@ int llm_forward(struct llm *l, const uint32_t *id, uint32_t n,
 
 /* Bytes of weights one decoded token reads, as a checkpoint stores them. */
 uint64_t llm_weight_bytes(const struct llm *l);
-/* The kernel that runs the block linears for one row ("f16", "avx512-b4"); of
- * the first quantized one where there are any; on the last device. */
+/* The kernel that runs the block linears for a row of each sequence ("f16",
+ * "avx512-b4"); of the first quantized one where there are any; on the last
+ * device. */
 const char *llm_kernel(const struct llm *l);
 /* Why a decoding step runs block by block and not as one call of the device,
  * of the last part; NULL: it does not. */

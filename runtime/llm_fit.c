@@ -1,7 +1,7 @@
 /* How many blocks of a model a device has room for.
  *
  * What a block takes there is what its tensors take in the files (devices keep
- * codes as narrow as files do) and its share of the cache.  Beside the blocks
+ * codes as narrow as files do) and its share of the caches.  Beside the blocks
  * there are the head, the table of embeddings, scratch for one pass, and what
  * kernels need: a weight as f16 and work space.  An estimate that is too low
  * is caught when the memory runs out (llm_open). */
@@ -61,14 +61,15 @@ static uint64_t work_bytes(const struct llama_config *c,
 
 	return be_elem(DT_F32) * (row * how->batch +
 				  (uint64_t)how->context * c->head_dim +
-				  c->vocab);
+				  (uint64_t)how->sequences * c->vocab);
 }
 
 int llm_fit(const struct model *m, const struct llama_config *c,
 	    const struct llm_open *how, struct llm_fit *fit, struct err *err)
 {
 	const struct kv_shape one = {
-		.layers = 1, .capacity = how->context,
+		.layers = 1, .sequences = how->sequences,
+		.capacity = how->context,
 		.kv_heads = c->kv_heads, .head_dim = c->head_dim,
 		.type = kv_type(&how->dev, how->kv_type),
 	};

@@ -46,8 +46,9 @@ void rt_sampler_accept(struct sampler *s, uint32_t id);
  * number, all others exactly one. */
 uint32_t rt_sampler_next(struct sampler *s, const float *logits);
 /* The same choice from the best of the logits, which a device finds (be_api's
- * topk): what to ask it for, in all of *t but x; t->recent is the sampler's,
- * until the next call.  0 when only whole logits will do, else t->k. */
+ * topk): what to ask it for, in all of *t but x and best; t->recent is the
+ * sampler's, until the next call.  0 when only whole logits will do, else
+ * t->k. */
 uint32_t rt_sampler_ask(struct sampler *s, struct be_topk *t);
 uint32_t rt_sampler_pick(struct sampler *s, const struct be_top *best,
 			 uint32_t n);

@@ -141,7 +141,7 @@ static void name_kernel(const struct rt_dev *d, const struct rt_linear *l,
 			 d->api->qw_kernel(d->be, l->quant, rows));
 	else
 		snprintf(name, 48, "%s-%s", d->api->name,
-			 rt_linear_kernel(d, l));
+			 rt_linear_kernel(d, l, 1));
 }
 
 int rt_trial_run(const struct rt_trial *t, const struct rt_dev *d,

@@ -77,7 +77,7 @@ struct kind {
 static void count_linear(struct kind kind[KINDS], const struct rt_dev *d,
 			 const struct rt_linear *l)
 {
-	struct kind k = { rt_linear_kernel(d, l), NULL, l->name, 1 };
+	struct kind k = { rt_linear_kernel(d, l, 1), NULL, l->name, 1 };
 	uint32_t i = 0;
 
 	k.many = l->quant ? d->api->qw_kernel(d->be, l->quant, MANY) : k.one;

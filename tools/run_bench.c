@@ -163,7 +163,8 @@ static int decode_once(struct bench *b, uint32_t n, double *seconds,
 		       struct err *err)
 {
 	struct progress *p = &b->run->progress;
-	struct be_topk best = { .k = 1, .penalty = 1, .temp = 1 };
+	struct be_topk best = { .best = b->run->best, .k = 1, .penalty = 1,
+				.temp = 1 };
 	double start;
 
 	if (fill_depth(b, err))
@@ -171,8 +172,7 @@ static int decode_once(struct bench *b, uint32_t n, double *seconds,
 	start = ui_now();
 	for (uint32_t i = 0; i < n; i++)
 		if (prog_step(p, "decode", i, n, err) ||
-		    llm_step(b->run->llm, b->id[b->depth + i], &best,
-			     b->run->best, err))
+		    llm_step(b->run->llm, b->id[b->depth + i], &best, err))
 			return -1;
 	*seconds = ui_now() - start;
 	return 0;
@@ -215,7 +215,7 @@ static double token_bytes(const struct bench *b)
 {
 	const struct llm *l = b->run->llm;
 	const struct kv_shape one = {
-		.layers = l->cfg.layers, .capacity = 1,
+		.layers = l->cfg.layers, .sequences = 1, .capacity = 1,
 		.kv_heads = l->cfg.kv_heads, .head_dim = l->cfg.head_dim,
 		.type = l->part[0].kv.type,
 	};

@@ -189,7 +189,7 @@ static int keep_answer(struct talk *t, struct err *err)
 static int answer(struct talk *t, struct err *err)
 {
 	struct run *r = t->run;
-	uint32_t from = r->llm->used;
+	uint32_t from = r->llm->used[0];
 	int ret;
 
 	r->prompt = t->id + from;
@@ -227,7 +227,7 @@ static int add_json(struct talk *t, const char *user)
 static int ask(struct talk *t, const char *user, struct err *err)
 {
 	uint32_t *old = NULL;
-	size_t n = t->run->llm->used;
+	size_t n = t->run->llm->used[0];
 	int ret = -1;
 
 	if (add_turn(t, user, err))

@@ -192,12 +192,12 @@ static const char *enough(const struct run *r)
 /* One token through the model, and what the sampler needs of its logits. */
 static int step(struct run *r, struct sampler *s, uint32_t id, struct err *err)
 {
-	struct be_topk ask;
+	struct be_topk ask = { .best = r->best };
 
 	r->steps++;
 	r->bests = rt_sampler_ask(s, &ask);
 	if (r->bests)
-		return llm_step(r->llm, id, &ask, r->best, err);
+		return llm_step(r->llm, id, &ask, err);
 	return llm_prefill(r->llm, &id, 1, r->logits, NULL, err);
 }
 
@@ -221,7 +221,7 @@ static int one_token(struct run *r, struct sampler *s, struct tok_stream *out,
 		     add_text(r, piece, n, &stop, err))))
 		return -1;
 	r->stop_reason = stop ? "stop" : enough(r);
-	if (!r->stop_reason && r->llm->used == r->llm->context)
+	if (!r->stop_reason && r->llm->used[0] == r->llm->context)
 		r->stop_reason = "context";
 	if (r->stop_reason)
 		return 0;
@@ -234,7 +234,7 @@ static int loop(struct run *r, struct sampler *s, struct tok_stream *out,
 {
 	/* while text streams there is no room for a bar */
 	const struct progress *p = r->quiet ? &r->progress : NULL;
-	uint64_t most = r->most < 0 ? r->llm->context - r->llm->used :
+	uint64_t most = r->most < 0 ? r->llm->context - r->llm->used[0] :
 				      (uint64_t)r->most;
 
 	r->stop_reason = enough(r);

@@ -8,10 +8,12 @@
  *
  * When there is only one run of tokens (decoding) the positions are cut into
  * pieces that are merged in order, so that a long context keeps all threads
- * busy.  All cuts depend on the shape alone. */
+ * busy.  Tokens of several sequences are a run each, cut in the same way: a
+ * sequence gets the bits it gets alone.  All cuts depend on the shape alone. */
 #include "../../libfmt/base/err.h"
 #include "../../libfmt/base/half.h"
 #include "../shape.h"
+#include "cache.h"
 #include "cpu.h"
 
 #include <math.h>
@@ -38,6 +40,7 @@ struct state {
 
 struct tile {
 	uint32_t kv, t0, tokens, rows; /* head, first token; rows in all */
+	uint32_t base, pos;            /* of the first token (be_at) */
 	uint32_t s0, s1;               /* positions */
 	struct state st;
 	float *q;      /* [rows][head_dim], scaled */
@@ -80,7 +83,7 @@ static void load_queries(const struct job *j, const struct tile *t)
 static struct be_mat positions(const struct job *j, const struct tile *t,
 			       const struct be_mat *half, const uint32_t at[2])
 {
-	struct be_mat m = be_rows(half, at[0], at[1]);
+	struct be_mat m = be_rows(half, t->base + at[0], at[1]);
 
 	return be_cols(&m, t->kv * j->a->head_dim, j->a->head_dim);
 }
@@ -98,7 +101,7 @@ static struct be_mat widened(const struct job *j, const struct tile *t,
 
 	if (m.type == DT_F32)
 		return m;
-	s = be_rows(scale, at[0], at[1]);
+	s = be_rows(scale, t->base + at[0], at[1]);
 	for (uint32_t i = 0; i < m.rows; i++) {
 		float *row = t->wide + (size_t)i * d;
 		struct be_mat from = be_rows(&m, i, 1);
@@ -124,7 +127,7 @@ static int is_few(const struct tile *t)
 static void apply_scales(const struct job *j, const struct tile *t,
 			 const struct be_mat *scale, const uint32_t at[2])
 {
-	const struct be_mat s = be_rows(scale, at[0], at[1]);
+	const struct be_mat s = be_rows(scale, t->base + at[0], at[1]);
 	const uint16_t *from = (const uint16_t *)s.p + t->kv;
 	uint16_t half[CHUNK];
 	float wide[CHUNK];
@@ -218,7 +221,7 @@ static void soften(const struct job *j, const struct tile *t, uint32_t r,
 		   const uint32_t at[2])
 {
 	const struct cpu_isa *isa = j->be->isa;
-	const uint32_t end = j->a->first + t->t0 + r / j->rep + 1;
+	const uint32_t end = t->pos + r / j->rep + 1;
 	const uint32_t n = end <= at[0] ? 0 : least(at[1], end - at[0]);
 	float *s = t->scores + (size_t)r * CHUNK, top = t->st.top[r], less;
 
@@ -242,11 +245,15 @@ static struct tile tile_at(const struct job *j, uint32_t number)
 	const struct be_attend *a = j->a;
 	uint32_t piece = number % j->pieces, rest = number / j->pieces;
 	struct tile t = { .kv = rest % a->kv_heads };
+	struct be_at at;
 
 	t.t0 = rest / a->kv_heads * j->tokens;
 	t.tokens = least(j->tokens, a->q->rows - t.t0);
 	t.rows = t.tokens * j->rep;
-	t.s1 = a->first + t.t0 + t.tokens;
+	at = cpu_at(a->at, a->first, t.t0);
+	t.base = at.base;
+	t.pos = at.pos;
+	t.s1 = t.pos + t.tokens;
 	if (j->pieces > 1) {
 		t.s0 = piece * PIECE;
 		t.s1 = least(t.s1, t.s0 + PIECE);
@@ -325,17 +332,18 @@ static void merge_piece(const struct job *j, const struct tile *t,
 	}
 }
 
-static void merge_tile(void *ctx, uint32_t kv, uint32_t self)
+/* The pieces of a run and head. */
+static void merge_tile(void *ctx, uint32_t number, uint32_t self)
 {
 	const struct job *j = ctx;
 	float *mem = (float *)(void *)j->be->all_mem;
-	struct tile t = tile_at(j, kv * j->pieces);
+	struct tile t = tile_at(j, number * j->pieces);
 	struct state more;
 
 	(void)self;
-	t.st = state_at(j, mem + (size_t)kv * j->pieces * j->state);
+	t.st = state_at(j, mem + (size_t)number * j->pieces * j->state);
 	for (uint32_t p = 1; p < j->pieces; p++) {
-		more = state_at(j, mem + ((size_t)kv * j->pieces + p) *
+		more = state_at(j, mem + ((size_t)number * j->pieces + p) *
 					 j->state);
 		merge_piece(j, &t, &more);
 	}
@@ -348,20 +356,23 @@ int cpu_attend(struct be *be, const struct be_attend *a, struct err *err)
 	size_t rows, own, all = 0;
 	uint32_t runs, seen, threads;
 
-	if (be_shape_attend(a, err))
+	if (be_shape_attend(a, err) ||
+	    (a->at && be_shape_at(a->at, a->q->rows, a->seen, a->kv->k.rows,
+				  err)))
 		return -1;
 	if (!a->q->rows)
 		return 0;
 	j.rep = a->heads / a->kv_heads;
-	j.tokens = j.rep < ROWS ? least(ROWS / j.rep, a->q->rows) : 1;
+	j.tokens = j.rep < ROWS && !a->at ? least(ROWS / j.rep, a->q->rows)
+					  : 1;
 	rows = (size_t)j.tokens * j.rep;
 	j.state = rows * (2 + (size_t)a->head_dim);
 	runs = (a->q->rows - 1) / j.tokens + 1;
-	seen = a->first + a->q->rows;
-	if (runs == 1)
+	seen = a->at ? a->seen : a->first + a->q->rows;
+	if (runs == 1 || a->at)
 		j.pieces = (seen - 1) / PIECE + 1;
 	if (j.pieces > 1)
-		all = (size_t)a->kv_heads * j.pieces * j.state;
+		all = (size_t)runs * a->kv_heads * j.pieces * j.state;
 	own = j.state + rows * a->head_dim +
 	      (rows + 2 * (size_t)a->head_dim) * CHUNK;
 	if (cpu_scratch(be, own * sizeof(float), all * sizeof(float), err))
@@ -370,6 +381,7 @@ int cpu_attend(struct be *be, const struct be_attend *a, struct err *err)
 	tile_run(be->pool, threads, runs * a->kv_heads * j.pieces,
 		 attend_tile, &j);
 	if (j.pieces > 1)
-		tile_run(be->pool, threads, a->kv_heads, merge_tile, &j);
+		tile_run(be->pool, threads, runs * a->kv_heads, merge_tile,
+			 &j);
 	return 0;
 }

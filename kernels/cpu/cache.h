@@ -1,5 +1,5 @@
-/* cache.h - how an element goes into the cache (struct be_cache), for the
- * reference and the vector kernels; and the reference's operations on it. */
+/* cache.h - how an element goes into the cache (struct be_cache), and where,
+ * for the reference and the vector kernels; the reference's operations on it. */
 #ifndef KERNELS_CPU_CACHE_H
 #define KERNELS_CPU_CACHE_H
 
@@ -23,6 +23,13 @@ static inline int8_t cpu_cache_code(float x, float scale)
 static inline uint16_t cpu_cache_half(float x)
 {
 	return half_from_f32(fminf(fmaxf(x, -65504), 65504));
+}
+
+/* Where token r stands, for struct be_store and be_attend. */
+static inline struct be_at cpu_at(const struct be_at *at, uint32_t first,
+				  uint32_t r)
+{
+	return at ? at[r] : (struct be_at){ 0, first + r };
 }
 
 int cpu_ref_store(struct be *be, const struct be_store *s, struct err *err);

@@ -381,7 +381,7 @@ int cpu_store(struct be *be, const struct be_store *s, struct err *err);
 int cpu_attend(struct be *be, const struct be_attend *a, struct err *err);
 int cpu_gather(struct be *be, const struct be_mat *x, const uint32_t *index,
 	       struct be_mat *y, struct err *err);
-int cpu_topk(struct be *be, const struct be_topk *t, struct be_top *best,
+int cpu_topk(struct be *be, const struct be_topk *t, uint32_t n,
 	     struct err *err);
 int cpu_embed(struct be *be, const struct be_mat *table, const uint32_t *id,
 	      struct be_mat *y, struct err *err);

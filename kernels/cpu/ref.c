@@ -356,23 +356,31 @@ static struct be_top next_best(const double *value, uint32_t n,
 	return best;
 }
 
-static int ref_topk(struct be *be, const struct be_topk *t,
-		    struct be_top *best, struct err *err)
+static int topk_row(const struct be_topk *t, struct err *err)
 {
 	double *value;
 
-	(void)be;
 	if (be_shape_topk(t, err))
 		return -1;
-	value = mem_alloc(t->x->cols, sizeof(*value), err);
+	value = mem_alloc(t->x.cols, sizeof(*value), err);
 	if (!value)
 		return -1;
-	for (uint32_t i = 0; i < t->x->cols; i++)
+	for (uint32_t i = 0; i < t->x.cols; i++)
 		value[i] = cpu_top_value(t, i);
 	for (uint32_t i = 0; i < t->k; i++)
-		best[i] = next_best(value, t->x->cols,
-				    i ? &best[i - 1] : NULL);
+		t->best[i] = next_best(value, t->x.cols,
+				       i ? &t->best[i - 1] : NULL);
 	free(value);
+	return 0;
+}
+
+static int ref_topk(struct be *be, const struct be_topk *t, uint32_t n,
+		    struct err *err)
+{
+	(void)be;
+	for (uint32_t i = 0; i < n; i++)
+		if (topk_row(&t[i], err))
+			return -1;
 	return 0;
 }
 

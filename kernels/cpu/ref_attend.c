@@ -22,11 +22,11 @@ static float *ref(const struct be_mat *m, uint32_t r, uint32_t c)
 /* ---- new tokens ---- */
 
 /* A head of `half` pairs, x, turned to out, which may be x. */
-static void turn(const struct be_store *s, uint32_t row, const float *x,
+static void turn(const struct be_store *s, uint32_t pos, const float *x,
 		 float *out)
 {
-	const float *c = ref(s->cos, s->first + row, 0);
-	const float *i = ref(s->sin, s->first + row, 0);
+	const float *c = ref(s->cos, pos, 0);
+	const float *i = ref(s->sin, pos, 0);
 	uint32_t half = s->head_dim / 2;
 
 	for (uint32_t k = 0; k < half; k++) {
@@ -63,29 +63,37 @@ static void keep(const struct be_mat *to, const struct be_mat *scale,
 	}
 }
 
+/* Token r; `head` is room for one. */
+static void store_one(const struct be_store *s, uint32_t r, float *head)
+{
+	const struct be_at at = cpu_at(s->at, s->first, r);
+	const uint32_t d = s->head_dim;
+
+	for (uint32_t c = 0; c < s->q->cols; c += d)
+		turn(s, at.pos, ref(s->q, r, c), ref(s->q, r, c));
+	for (uint32_t h = 0; h < s->k->cols / d; h++) {
+		const uint32_t where[] = { at.base + at.pos, h, d };
+
+		turn(s, at.pos, ref(s->k, r, h * d), head);
+		keep(&s->to->k, &s->to->k_scale, head, where);
+		keep(&s->to->v, &s->to->v_scale, ref(s->v, r, h * d), where);
+	}
+}
+
 int cpu_ref_store(struct be *be, const struct be_store *s, struct err *err)
 {
-	const uint32_t d = s->head_dim;
 	float *head = NULL;
 
 	(void)be;
-	if (be_shape_store(s, err))
+	if (be_shape_store(s, err) ||
+	    (s->at && be_shape_at(s->at, s->k->rows, s->seen, s->to->k.rows,
+				  err)))
 		return -1;
-	head = mem_alloc(d, sizeof(*head), err);
+	head = mem_alloc(s->head_dim, sizeof(*head), err);
 	if (!head)
 		return -1;
-	for (uint32_t r = 0; r < s->k->rows; r++) {
-		for (uint32_t c = 0; c < s->q->cols; c += d)
-			turn(s, r, ref(s->q, r, c), ref(s->q, r, c));
-		for (uint32_t h = 0; h < s->k->cols / d; h++) {
-			const uint32_t where[] = { s->first + r, h, d };
-
-			turn(s, r, ref(s->k, r, h * d), head);
-			keep(&s->to->k, &s->to->k_scale, head, where);
-			keep(&s->to->v, &s->to->v_scale, ref(s->v, r, h * d),
-			     where);
-		}
-	}
+	for (uint32_t r = 0; r < s->k->rows; r++)
+		store_one(s, r, head);
 	free(head);
 	return 0;
 }
@@ -108,11 +116,12 @@ static double cached(const struct be_mat *m, const struct be_mat *scale,
 	return (double)((const float *)m->p)[i];
 }
 
-/* One query: softmax over positions 0..seen-1 in p, then the values' mean. */
+/* One query: softmax over the positions it sees in p, then the values' mean. */
 static void attend_one(const struct be_attend *a, uint32_t t, uint32_t head,
 		       double *p)
 {
-	uint32_t seen = a->first + t + 1, d = a->head_dim;
+	const struct be_at at = cpu_at(a->at, a->first, t);
+	uint32_t seen = at.pos + 1, base = at.base, d = a->head_dim;
 	uint32_t kv = head / (a->heads / a->kv_heads) * d;
 	double top = -INFINITY, total = 0;
 
@@ -121,7 +130,8 @@ static void attend_one(const struct be_attend *a, uint32_t t, uint32_t head,
 		for (uint32_t i = 0; i < d; i++)
 			p[s] += (double)*ref(a->q, t, head * d + i) *
 				cached(&a->kv->k, &a->kv->k_scale,
-				       (const uint32_t[]){ s, kv + i }, d);
+				       (const uint32_t[]){ base + s, kv + i },
+				       d);
 		p[s] *= (double)a->scale;
 		top = p[s] > top ? p[s] : top;
 	}
@@ -134,8 +144,8 @@ static void attend_one(const struct be_attend *a, uint32_t t, uint32_t head,
 
 		for (uint32_t s = 0; s < seen; s++)
 			sum += p[s] * cached(&a->kv->v, &a->kv->v_scale,
-					     (const uint32_t[]){ s, kv + i },
-					     d);
+					     (const uint32_t[]){ base + s,
+								 kv + i }, d);
 		*ref(a->out, t, head * d + i) = (float)(sum / total);
 	}
 }
@@ -145,9 +155,12 @@ int cpu_ref_attend(struct be *be, const struct be_attend *a, struct err *err)
 	double *p;
 
 	(void)be;
-	if (be_shape_attend(a, err))
+	if (be_shape_attend(a, err) ||
+	    (a->at && be_shape_at(a->at, a->q->rows, a->seen, a->kv->k.rows,
+				  err)))
 		return -1;
-	p = mem_alloc((size_t)a->first + a->q->rows, sizeof(*p), err);
+	p = mem_alloc(a->at ? a->seen : (size_t)a->first + a->q->rows,
+		      sizeof(*p), err);
 	if (!p)
 		return -1;
 	for (uint32_t t = 0; t < a->q->rows; t++)

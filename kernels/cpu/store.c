@@ -43,14 +43,15 @@ static void keep(const struct job *j, const struct be_mat *to,
 static void store_row(const struct job *j, uint32_t r, float *head)
 {
 	const struct be_store *s = j->s;
+	const struct be_at to = cpu_at(s->at, s->first, r);
 	const uint32_t d = s->head_dim, half = d / 2;
-	const float *cos = at(s->cos, s->first + r, 0);
-	const float *sin = at(s->sin, s->first + r, 0);
+	const float *cos = at(s->cos, to.pos, 0);
+	const float *sin = at(s->sin, to.pos, 0);
 
 	for (uint32_t c = 0; c < s->q->cols; c += d)
 		j->be->isa->rotate(at(s->q, r, c), cos, sin, half);
 	for (uint32_t c = 0; c < s->k->cols; c += d) {
-		const uint32_t where[] = { s->first + r, c, c / d };
+		const uint32_t where[] = { to.base + to.pos, c, c / d };
 
 		memcpy(head, at(s->k, r, c), d * sizeof(*head));
 		j->be->isa->rotate(head, cos, sin, half);
@@ -74,6 +75,7 @@ int cpu_store(struct be *be, const struct be_store *s, struct err *err)
 	uint32_t n = s->k->rows, cols = s->q->cols + 2 * s->k->cols;
 
 	if (be_shape_store(s, err) ||
+	    (s->at && be_shape_at(s->at, n, s->seen, s->to->k.rows, err)) ||
 	    cpu_scratch(be, s->head_dim * sizeof(float), 0, err))
 		return -1;
 	if (!n || !cols)

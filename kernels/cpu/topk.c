@@ -16,7 +16,7 @@ static int better(const struct be_top *a, const struct be_top *b)
 
 double cpu_top_value(const struct be_topk *t, uint32_t id)
 {
-	double v = ((const float *)t->x->p)[id];
+	double v = ((const float *)t->x.p)[id];
 
 	if (isnan(v))
 		v = -INFINITY;
@@ -38,17 +38,20 @@ static void keep(struct be_top *best, uint32_t n, uint32_t k, struct be_top c)
 	best[at] = c;
 }
 
-int cpu_topk(struct be *be, const struct be_topk *t, struct be_top *best,
-	     struct err *err)
+struct job {
+	const struct be_topk *t;
+};
+
+static void topk_row(void *ctx, uint32_t row, uint32_t self)
 {
-	const float *x = t->x->p;
+	const struct be_topk *t = ((const struct job *)ctx)->t + row;
+	const float *x = t->x.p;
+	struct be_top *best = t->best;
 	float floor = -INFINITY; /* what a logit must reach to count */
 	uint32_t n = 0;
 
-	(void)be;
-	if (be_shape_topk(t, err))
-		return -1;
-	for (uint32_t i = 0; i < t->x->cols; i++) {
+	(void)self;
+	for (uint32_t i = 0; i < t->x.cols; i++) {
 		struct be_top c;
 
 		/* with a penalty a logit says little about its value */
@@ -62,5 +65,16 @@ int cpu_topk(struct be *be, const struct be_topk *t, struct be_top *best,
 		if (n == t->k && !isnan(x[best[n - 1].id]))
 			floor = x[best[n - 1].id];
 	}
+}
+
+int cpu_topk(struct be *be, const struct be_topk *t, uint32_t n,
+	     struct err *err)
+{
+	struct job j = { t };
+
+	for (uint32_t i = 0; i < n; i++)
+		if (be_shape_topk(&t[i], err))
+			return -1;
+	cpu_run(be, n, topk_row, &j);
 	return 0;
 }

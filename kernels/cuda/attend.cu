@@ -25,8 +25,9 @@ struct attend_arg {
 	const void *k, *v;
 	const __half *ks, *vs; /* scales of I8 */
 	float *out, *part;
+	const struct be_at *at; /* or NULL */
 	size_t ldq, ldk, ldv, ldks, ldvs, ldo;
-	uint32_t rows, first, heads, rep, dim, piece, pieces;
+	uint32_t rows, first, seen, heads, rep, dim, piece, pieces;
 	float scale;
 };
 
@@ -81,9 +82,6 @@ few_kernel(const struct attend_arg a)
 	constexpr int P = L <= 4 ? 4 : 1; /* positions at a time */
 	const uint32_t row = blockIdx.x / a.heads, head = blockIdx.x % a.heads;
 	const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-	const uint32_t seen = a.first + row + 1;
-	const uint32_t s0 = blockIdx.y * a.piece;
-	const uint32_t s1 = min(s0 + a.piece, seen);
 	const uint32_t kvh = head / a.rep;
 	const size_t kv = (size_t)kvh * a.dim;
 	struct run<L> r;
@@ -91,6 +89,11 @@ few_kernel(const struct attend_arg a)
 
 	cu_next();
 	cu_wait();
+	const struct be_at at = a.at ? a.at[row]
+				     : be_at{ 0, a.first + (uint32_t)row };
+	/* rows of the cache: of the piece, and those that are seen of it */
+	const size_t s0 = at.base + (size_t)blockIdx.y * a.piece;
+	const size_t s1 = min(s0 + a.piece, (size_t)at.base + at.pos + 1);
 	r.top = -INFINITY;
 	r.sum = 0;
 #pragma unroll
@@ -101,7 +104,7 @@ few_kernel(const struct attend_arg a)
 		q[i] = c < a.dim ? a.q[row * a.ldq + (size_t)head * a.dim + c] *
 				   a.scale : 0;
 	}
-	for (uint32_t s = s0 + warp * P; s < s1; s += WARPS * P) {
+	for (size_t s = s0 + warp * P; s < s1; s += WARPS * P) {
 		float k[P][L], v[P][L], p[P], top = r.top, f;
 
 #pragma unroll
@@ -217,11 +220,11 @@ static int few(struct be *be, struct attend_arg *a, struct err *err)
 	void *part = NULL;
 
 	/* many rows are blocks enough */
-	a->piece = a->rows > FEW ? a->first + a->rows : PIECE;
-	a->pieces = cu_div_up((uint64_t)a->first + a->rows, a->piece);
+	a->piece = a->rows > FEW ? a->seen : PIECE;
+	a->pieces = cu_div_up(a->seen, a->piece);
 	if (a->pieces > 65535) {
-		a->piece = cu_div_up((uint64_t)a->first + a->rows, 65535);
-		a->pieces = cu_div_up((uint64_t)a->first + a->rows, a->piece);
+		a->piece = cu_div_up(a->seen, 65535);
+		a->pieces = cu_div_up(a->seen, a->piece);
 	}
 	d.grid.y = a->pieces;
 	if (a->pieces > 1 &&
@@ -403,7 +406,7 @@ template <class T> static int by_dim(struct be *be, attend_arg *a, struct err *e
 	struct cu_dim d = { dim3(cu_div_up(a->rows, BQ), a->heads), dim3(256),
 			    many_smem(a->dim) };
 
-	if (a->rows > FEW && a->dim <= 128 && a->dim % 4 == 0 &&
+	if (!a->at && a->rows > FEW && a->dim <= 128 && a->dim % 4 == 0 &&
 	    d.smem <= be->smem && a->heads <= 65535)
 		return cu_launch(be, "attend", d, err,
 				 a->dim <= 64 ? many_kernel<1, T>
@@ -464,7 +467,7 @@ __global__ void widen_kernel(const int8_t *from, size_t ld, const __half *scale,
 static int widen(struct be *be, struct flash_arg *a, uint32_t dim,
 		 struct err *err)
 {
-	const uint32_t cols = a->kv_heads * dim, seen = a->first + a->tokens;
+	const uint32_t cols = a->kv_heads * dim, seen = a->seen;
 	const size_t half = (size_t)seen * cols;
 	struct cu_dim d = { dim3(cu_div_up(cols, 1024), seen), dim3(256), 0 };
 	void *p;
@@ -508,19 +511,26 @@ static bool flash_takes(const struct be *be, const struct be_attend *t)
  * and values once for each 16. */
 #define FEW_ROWS 64u
 
+/* Positions that the token which sees most does. */
+static uint32_t seen_of(const struct be_attend *t)
+{
+	return t->at ? t->seen : t->first + t->q->rows;
+}
+
 /* 1 when it has been done, 0 when it is for the other kernels. */
 static int flash(struct be *be, const struct be_attend *t, struct err *err)
 {
 	const struct be_cache *c = t->kv;
 	const uint32_t rep = t->heads / t->kv_heads;
-	const bool few = (uint64_t)rep * t->q->rows <= FEW_ROWS ||
-			 t->q->rows <= 2;
+	const bool few = t->at || t->q->rows <= 2 ||
+			 (uint64_t)rep * t->q->rows <= FEW_ROWS;
 	struct flash_arg a = {
 		(const float *)t->q->p, c->k.p, c->v.p,
 		(const __half *)c->k_scale.p, (const __half *)c->v_scale.p,
-		(float *)t->out->p, {}, NULL, NULL, t->q->ld, c->k.ld,
+		(float *)t->out->p, {}, NULL, NULL, t->at, t->q->ld, c->k.ld,
 		c->v.ld, c->k_scale.ld, c->v_scale.ld, t->out->ld, t->q->rows,
-		t->first, t->kv_heads, rep, 1, t->scale * 1.44269504f
+		t->first, seen_of(t), t->kv_heads, rep, 1,
+		t->scale * 1.44269504f
 	};
 
 	if (!flash_takes(be, t) || (!few && be->cc < 80))
@@ -552,9 +562,9 @@ int cu_attend(struct be *be, const struct be_attend *t, struct err *err)
 		return ret < 0 ? -1 : 0;
 	a = { (const float *)t->q->p, c->k.p, c->v.p,
 	      (const __half *)c->k_scale.p, (const __half *)c->v_scale.p,
-	      (float *)t->out->p, NULL, t->q->ld, c->k.ld, c->v.ld,
+	      (float *)t->out->p, NULL, t->at, t->q->ld, c->k.ld, c->v.ld,
 	      c->k_scale.ld, c->v_scale.ld, t->out->ld, t->q->rows, t->first,
-	      t->heads, t->heads / t->kv_heads, t->head_dim, 0, 0, t->scale };
+	      seen_of(t), t->heads, t->heads / t->kv_heads, t->head_dim, 0, 0, t->scale };
 	if (c->k.type == DT_F16)
 		return by_dim<__half>(be, &a, err);
 	if (c->k.type == DT_I8)

@@ -5,6 +5,9 @@
  * loaded once for all of them.  Positions may be cut into pieces, blocks of
  * their own; the last block of a tile to end merges them, in their order.
  *
+ * Tokens of several sequences (be_at) share nothing: there a tile is rows of one
+ * token, and its pieces are cut by the positions that one sees.
+ *
  * Scores count in powers of two: queries are taken times scale * log2 e. */
 #ifndef KERNELS_CUDA_ATTEND_CUH
 #define KERNELS_CUDA_ATTEND_CUH
@@ -19,8 +22,9 @@ struct flash_arg {
 	struct cu_out16 out16;
 	float *part;            /* [kv head][tile][piece][row][dim + 2] */
 	uint32_t *done;         /* [kv head][tile], 0 before and after */
+	const struct be_at *at; /* or NULL; cu_attend_few alone takes it */
 	size_t ldq, ldk, ldv, ldks, ldvs, ldo;
-	uint32_t tokens, first, kv_heads, rep, pieces;
+	uint32_t tokens, first, seen, kv_heads, rep, pieces;
 	float scale;            /* times log2 e */
 };
 
@@ -39,8 +43,7 @@ int cu_attend_wide(struct be *be, struct flash_arg *a, uint32_t dim,
 #define FLASH_PIECE 512
 static inline void flash_cut(struct flash_arg *a, uint32_t tiles)
 {
-	const uint32_t most = cu_div_up((uint64_t)a->first + a->tokens,
-					FLASH_PIECE);
+	const uint32_t most = cu_div_up(a->seen, FLASH_PIECE);
 
 	a->pieces = FLASH_BLOCKS / (a->kv_heads * tiles);
 	a->pieces = !a->pieces ? 1 : a->pieces > most ? most : a->pieces;
@@ -104,14 +107,19 @@ struct flash_tile {
 	uint32_t tile, tiles, kv, piece, row0, rows, s0, s1;
 };
 
-/* `step` divides the length of a piece. */
+/* Positions of a piece of `seen`; `step` divides it. */
+__device__ __forceinline__ uint32_t flash_piece(const struct flash_arg &a,
+						uint32_t seen, uint32_t step)
+{
+	return ((seen + a.pieces - 1) / a.pieces + step - 1) / step * step;
+}
+
 __device__ __forceinline__ struct flash_tile
 flash_tile_at(const struct flash_arg &a, uint32_t tile, uint32_t size,
 	      uint32_t step)
 {
-	const uint32_t all = a.tokens * a.rep, seen = a.first + a.tokens;
-	const uint32_t len = ((seen + a.pieces - 1) / a.pieces + step - 1) /
-			     step * step;
+	const uint32_t all = a.tokens * a.rep;
+	const uint32_t len = flash_piece(a, a.seen, step);
 	struct flash_tile t;
 
 	t.tile = tile;
@@ -124,6 +132,27 @@ flash_tile_at(const struct flash_arg &a, uint32_t tile, uint32_t size,
 	/* no further than its last token sees */
 	t.s1 = min(t.s0 + len,
 		   a.first + (t.row0 + t.rows - 1) / a.rep + 1);
+	return t;
+}
+
+/* The same with `at`: rows of one token, at its place. */
+__device__ __forceinline__ struct flash_tile
+flash_tile_of(const struct flash_arg &a, struct be_at at, uint32_t size,
+	      uint32_t step)
+{
+	const uint32_t each = (a.rep + size - 1) / size;
+	const uint32_t token = blockIdx.y / each, i = blockIdx.y % each * size;
+	const uint32_t len = flash_piece(a, at.pos + 1, step);
+	struct flash_tile t;
+
+	t.tile = blockIdx.y;
+	t.tiles = a.tokens * each;
+	t.kv = blockIdx.x;
+	t.piece = blockIdx.z;
+	t.row0 = token * a.rep + i;
+	t.rows = min(size, a.rep - i);
+	t.s0 = t.piece * len;
+	t.s1 = min(t.s0 + len, at.pos + 1);
 	return t;
 }
 

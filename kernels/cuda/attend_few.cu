@@ -1,8 +1,8 @@
 /* attend_few.cu - attention of few rows (decoding) over a long cache of f16 or
  * q8: what counts is that keys and values are read once, at full speed.
  *
- * A block has up to 16 query rows of one key/value head and a piece of the
- * positions, of which its warps take 16 in turn.  Each warp has a softmax of
+ * A block has up to 16 query rows of one key/value head (of one token, where
+ * tokens are of several sequences) and a piece of the positions, of which its warps take 16 in turn.  Each warp has a softmax of
  * its own (maximum, sum, mean of values); at the end they are merged in order,
  * and then the pieces.
  *
@@ -204,16 +204,23 @@ few_kernel(const struct flash_arg a)
 
 	cu_next();
 	cu_wait();
-	const struct flash_tile t = flash_tile_at(a, blockIdx.y, 16, STEP);
-	const T *kp = (const T *)a.k + (size_t)t.kv * DIM;
-	const T *vp = (const T *)a.v + (size_t)t.kv * DIM;
+	const struct be_at at = a.at ? a.at[blockIdx.y / ((a.rep + 15) / 16)]
+				     : be_at{ 0, 0 };
+	const struct flash_tile t = a.at ? flash_tile_of(a, at, 16, STEP)
+					 : flash_tile_at(a, blockIdx.y, 16, STEP);
+	const T *kp = (const T *)a.k + at.base * a.ldk + (size_t)t.kv * DIM;
+	const T *vp = (const T *)a.v + at.base * a.ldv + (size_t)t.kv * DIM;
+	const __half *ks = a.ks + at.base * a.ldks + t.kv;
+	const __half *vs = a.vs + at.base * a.ldvs + t.kv;
 	uint32_t s0 = t.s0 + warp * 16;
 
 	k.load(kp, a.ldk, s0, t.s1);
 	v.load(vp, a.ldv, s0, t.s1);
 	load_q<T, DIM>(a, t, qf);
 	for (int h = 0; h < 2; h++)
-		last[h] = min(a.first + (t.row0 + g + 8 * h) / a.rep, t.s1 - 1);
+		last[h] = min(a.at ? at.pos
+				   : a.first + (t.row0 + g + 8 * h) / a.rep,
+			      t.s1 - 1);
 	for (; s0 < t.s1; s0 += STEP) {
 		float s[2][4] = {};
 		uint32_t p[4];
@@ -235,9 +242,9 @@ few_kernel(const struct flash_arg a)
 			for (int j = 0; j < 4; j++) {
 				uint32_t r = s0 + 2 * tq + j % 2 + j / 2 * 8;
 				bool in = r < t.s1;
-				float f = in ? __half2float(
-					a.ks[r * a.ldks + t.kv]) : 0;
-				__half w = in ? a.vs[r * a.ldvs + t.kv]
+				float f = in ? __half2float(ks[r * a.ldks])
+					     : 0;
+				__half w = in ? vs[r * a.ldvs]
 					      : __float2half(0);
 
 				s[j / 2][j % 2] *= f;
@@ -364,8 +371,9 @@ few_kernel(const struct flash_arg a)
 template <class T, int DIM>
 static int few(struct be *be, struct flash_arg *a, struct err *err)
 {
-	const uint32_t tiles = cu_div_up((uint64_t)a->tokens * a->rep, 16);
-	const uint32_t most = cu_div_up((uint64_t)a->first + a->tokens, STEP);
+	const uint32_t tiles = a->at ? a->tokens * cu_div_up(a->rep, 16)
+				     : cu_div_up((uint64_t)a->tokens * a->rep, 16);
+	const uint32_t most = cu_div_up(a->seen, STEP);
 	struct cu_dim d = { dim3(a->kv_heads, tiles), dim3(FLASH_WARPS * 32),
 			    FLASH_WARPS * 16 * (DIM + 4) * sizeof(float) };
 

@@ -59,6 +59,8 @@ struct be {
 	struct cu_ring *ring;
 	uint32_t threads;         /* of the host, for copying */
 	int fresh;                /* a weight was made: see cu_launch */
+	int recording;            /* graph.cu */
+	uint64_t moved;           /* how often scratch has grown */
 	char text[160];
 };
 
@@ -158,18 +160,7 @@ int cu_swiglu(struct be *, const struct be_mat *gate, const struct be_mat *up,
 	      struct be_mat *y, struct err *);
 int cu_add(struct be *, struct be_mat *x, const struct be_mat *y,
 	   struct err *);
-int cu_topk(struct be *, const struct be_topk *, struct be_top *,
-	    struct err *);
-/* The same on the stream, to and from device memory: nothing is waited for.
- * Entries of `recent` from n on stand for no id. */
-struct cu_topk {
-	const float *x;
-	const uint32_t *recent;  /* [recents], no id twice */
-	uint32_t n, recents, k;
-	double penalty, temp;
-	struct be_top *best;     /* [k] */
-};
-int cu_topk_launch(struct be *be, const struct cu_topk *t, struct err *err);
+int cu_topk(struct be *, const struct be_topk *, uint32_t n, struct err *);
 int cu_attend(struct be *, const struct be_attend *, struct err *);
 int cu_syrk(struct be *, const struct be_mat *x, double alpha,
 	    struct be_mat *h, struct err *);
@@ -182,6 +173,10 @@ int cu_step_new(struct be *, const struct be_blocks *, struct be_step **,
 void cu_step_free(struct be *, struct be_step *);
 int cu_step(struct be *, struct be_step *, struct be_mat *x, uint32_t first,
 	    struct err *);
+int cu_record(struct be *, struct err *);
+int cu_recorded(struct be *, struct be_graph **, struct err *);
+int cu_replay(struct be *, struct be_graph *, struct err *);
+void cu_graph_free(struct be *, struct be_graph *);
 
 /* ---- launching ---- */
 

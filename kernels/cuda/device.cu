@@ -40,6 +40,10 @@ int cu_scratch_get(struct be *be, enum cu_scratch use, size_t bytes, void **p,
 		   struct err *err)
 {
 	if (bytes > be->size[use]) {
+		if (be->recording)
+			return err_set(err, ERR_UNSUP, "recording what has "
+				       "not run before");
+		be->moved++;
 		/* cudaFree waits for what still uses the old one */
 		cudaFree(be->scratch[use]);
 		be->size[use] = 0;
@@ -317,6 +321,7 @@ extern "C" const struct be_api *be_plugin(void)
 		cu_topk,
 		cu_syrk, cu_factor, cu_grid, cu_sweep, cu_refine,
 		cu_step_new, cu_step_free, cu_step,
+		cu_record, cu_recorded, cu_replay, cu_graph_free,
 	};
 
 	return &api;

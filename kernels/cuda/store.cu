@@ -16,6 +16,7 @@ struct store_arg {
 	const float *k, *v, *cos_, *sin_;
 	void *to_k, *to_v;
 	__half *ks, *vs;
+	const struct be_at *at;
 	size_t ldq, ldk, ldv, ldc, lds, ld_to_k, ld_to_v, ldks, ldvs;
 	uint32_t rows, first, heads, kv_heads, half;
 };
@@ -140,14 +141,17 @@ store_kernel(const struct store_arg a)
 	const uint32_t n = a.heads + 2 * a.kv_heads;
 	const uint32_t r = blockIdx.y, dim = 2 * a.half;
 	uint32_t i = (blockIdx.x * THREADS + threadIdx.x) / LANES(N);
-	const size_t at = a.first + r;
-	struct head<N> h = { NULL, a.cos_ + at * a.ldc, a.sin_ + at * a.lds,
-			  a.half };
+	struct head<N> h = { NULL, NULL, NULL, a.half };
 
 	cu_next();
 	cu_wait();
 	if (i >= n)
 		return;
+	const size_t pos = a.at ? a.at[r].pos : a.first + r;
+	const size_t at = a.at ? a.at[r].base + pos : pos;
+
+	h.cos_ = a.cos_ + pos * a.ldc;
+	h.sin_ = a.sin_ + pos * a.lds;
 	if (i < a.heads) {
 		float *q = a.q + r * a.ldq + (size_t)i * dim;
 
@@ -204,7 +208,7 @@ int cu_store(struct be *be, const struct be_store *s, struct err *err)
 		return -1;
 	a = { (float *)s->q->p, (const float *)s->k->p, (const float *)s->v->p,
 	      (const float *)s->cos->p, (const float *)s->sin->p, c->k.p,
-	      c->v.p, (__half *)c->k_scale.p, (__half *)c->v_scale.p,
+	      c->v.p, (__half *)c->k_scale.p, (__half *)c->v_scale.p, s->at,
 	      s->q->ld, s->k->ld, s->v->ld, s->cos->ld, s->sin->ld, c->k.ld,
 	      c->v.ld, c->k_scale.ld, c->v_scale.ld, s->k->rows, s->first,
 	      s->q->cols / s->head_dim, s->k->cols / s->head_dim,

@@ -1,4 +1,4 @@
-/* topk.cu - the best of a row of logits, in the order of a sampler.
+/* topk.cu - the best of rows of logits, in the order of a sampler.
  *
  * A warp keeps the 64 best it has seen in order, two a lane, and looks at 32
  * logits at a time; what does not beat the last of those asked for is passed
@@ -17,6 +17,19 @@
 #define BLOCKS_MAX 64u
 #define EACH 1024u     /* logits a block is worth */
 #define MERGE 32u      /* warps of the second kernel */
+#define ROWS 32u       /* at once: their questions travel with the launch */
+
+struct ask {
+	const float *x;
+	const uint32_t *recent;  /* [recents], no id twice */
+	struct be_top *best;     /* [k] */
+	uint32_t n, recents, k;
+	double penalty, temp;
+};
+
+struct asks {
+	struct ask row[ROWS];
+};
 
 struct cand {
 	uint64_t key;  /* 0: none */
@@ -97,7 +110,7 @@ static __device__ __forceinline__ struct list empty_list(void)
 	return { { { 0, ~0u }, { 0, ~0u } } };
 }
 
-static __device__ __forceinline__ double value(const struct cu_topk &t,
+static __device__ __forceinline__ double value(const struct ask &t,
 					       const uint32_t *recent,
 					       uint32_t id)
 {
@@ -113,14 +126,16 @@ static __device__ __forceinline__ double value(const struct cu_topk &t,
 }
 
 __global__ void __launch_bounds__(WARPS * 32)
-topk_kernel(const struct cu_topk t, struct cand *lists)
+topk_kernel(const struct asks a, struct cand *lists)
 {
+	const struct ask t = a.row[blockIdx.y];
 	const uint32_t lane = threadIdx.x % 32;
 	const uint32_t warp = blockIdx.x * WARPS + threadIdx.x / 32;
 	__shared__ uint32_t recent[BE_TOP_MAX];
 	struct list l = empty_list();
 	struct cand worst = { 0, ~0u };
 
+	lists += (size_t)blockIdx.y * gridDim.x * WARPS * BE_TOP_MAX;
 	cu_next();
 	cu_wait();
 	if (threadIdx.x < t.recents)
@@ -162,13 +177,15 @@ static __device__ struct list merge(const struct cand *lists, uint32_t k,
 }
 
 __global__ void __launch_bounds__(MERGE * 32)
-topk_merge_kernel(const struct cu_topk t, const struct cand *lists,
+topk_merge_kernel(const struct asks a, const struct cand *lists,
 		  uint32_t count)
 {
+	const struct ask t = a.row[blockIdx.x];
 	const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 	__shared__ struct cand part[MERGE * BE_TOP_MAX];
 	struct list l;
 
+	lists += (size_t)blockIdx.x * count * BE_TOP_MAX;
 	cu_next();
 	cu_wait();
 	l = merge(lists, t.k, warp, MERGE, count);
@@ -185,52 +202,81 @@ topk_merge_kernel(const struct cu_topk t, const struct cand *lists,
 						  (uint32_t)l.at[i].id, 0 };
 }
 
-int cu_topk_launch(struct be *be, const struct cu_topk *t, struct err *err)
+static int launch(struct be *be, const struct asks *a, uint32_t rows,
+		  struct err *err)
 {
-	uint32_t blocks = cu_div_up(t->n, EACH);
+	uint32_t most = 0, blocks;
 	void *lists;
 
+	for (uint32_t i = 0; i < rows; i++)
+		most = a->row[i].n > most ? a->row[i].n : most;
+	blocks = cu_div_up(most, EACH);
 	blocks = blocks < BLOCKS_MAX ? blocks : BLOCKS_MAX;
-	if (cu_scratch_get(be, CU_TOP, (size_t)BLOCKS_MAX * WARPS * BE_TOP_MAX *
-			   sizeof(struct cand), &lists, err) ||
-	    cu_launch(be, "topk", { dim3(blocks), dim3(WARPS * 32), 0 }, err,
-		      topk_kernel, *t, (struct cand *)lists))
+	if (cu_scratch_get(be, CU_TOP, (size_t)rows * blocks * WARPS *
+			   BE_TOP_MAX * sizeof(struct cand), &lists, err) ||
+	    cu_launch(be, "topk", { dim3(blocks, rows), dim3(WARPS * 32), 0 },
+		      err, topk_kernel, *a, (struct cand *)lists))
 		return -1;
-	return cu_launch(be, "topk", { dim3(1), dim3(MERGE * 32), 0 }, err,
-			 topk_merge_kernel, *t, (const struct cand *)lists,
+	return cu_launch(be, "topk", { dim3(rows), dim3(MERGE * 32), 0 }, err,
+			 topk_merge_kernel, *a, (const struct cand *)lists,
 			 blocks * WARPS);
 }
 
-int cu_topk(struct be *be, const struct be_topk *t, struct be_top *best,
-	    struct err *err)
+/* What a call has in device memory: one row's behind the other's. */
+struct room {
+	uint32_t recent[ROWS * BE_TOP_MAX];
+	struct be_top best[ROWS * BE_TOP_MAX];
+};
+
+/* At most ROWS of them; *h is memory of the host. */
+static int some(struct be *be, const struct be_topk *t, uint32_t rows,
+		struct room *h, struct err *err)
 {
-	const size_t ids = BE_TOP_MAX * sizeof(*t->recent);
-	struct cu_topk a = {};
+	uint32_t recents = 0, bests = 0;
+	struct asks a = {};
+	struct room *d;
 	void *p;
 
-	if (be_shape_topk(t, err) ||
-	    cu_scratch_get(be, CU_SMALL, ids + BE_TOP_MAX * sizeof(*best), &p,
-			   err))
+	if (cu_scratch_get(be, CU_SMALL, sizeof(*d), &p, err))
 		return -1;
-	a.x = (const float *)t->x->p;
-	a.n = t->x->cols;
-	a.recent = (uint32_t *)p;
-	a.recents = t->recents;
-	a.k = t->k;
-	a.penalty = t->penalty;
-	a.temp = t->temp;
-	a.best = (struct be_top *)((char *)p + ids);
-	if (t->recents)
-		CU_TRY(cudaMemcpyAsync(p, t->recent,
-				       t->recents * sizeof(*t->recent),
+	d = (struct room *)p;
+	for (uint32_t i = 0; i < rows; i++) {
+		a.row[i] = { (const float *)t[i].x.p, d->recent + recents,
+			     d->best + bests, t[i].x.cols, t[i].recents,
+			     t[i].k, t[i].penalty, t[i].temp };
+		if (t[i].recents)
+			memcpy(h->recent + recents, t[i].recent,
+			       t[i].recents * sizeof(*h->recent));
+		recents += t[i].recents;
+		bests += t[i].k;
+	}
+	if (recents)
+		CU_TRY(cudaMemcpyAsync(d->recent, h->recent,
+				       recents * sizeof(*h->recent),
 				       cudaMemcpyHostToDevice, be->stream),
 		       "topk", err);
-	if (cu_topk_launch(be, &a, err))
+	if (launch(be, &a, rows, err))
 		return -1;
-	CU_TRY(cudaMemcpyAsync(best, a.best, t->k * sizeof(*best),
+	CU_TRY(cudaMemcpyAsync(h->best, d->best, bests * sizeof(*h->best),
 			       cudaMemcpyDeviceToHost, be->stream), "topk",
 	       err);
 	CU_TRY(cudaStreamSynchronize(be->stream), "waiting for the device",
 	       err);
+	bests = 0;
+	for (uint32_t i = 0; i < rows; bests += t[i++].k)
+		memcpy(t[i].best, h->best + bests, t[i].k * sizeof(*h->best));
+	return 0;
+}
+
+int cu_topk(struct be *be, const struct be_topk *t, uint32_t n, struct err *err)
+{
+	struct room h;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (be_shape_topk(&t[i], err))
+			return -1;
+	for (uint32_t i = 0; i < n; i += ROWS)
+		if (some(be, t + i, n - i < ROWS ? n - i : ROWS, &h, err))
+			return -1;
 	return 0;
 }

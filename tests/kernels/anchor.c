@@ -61,7 +61,8 @@ static void anchor_attend(struct kit *k)
 	struct be_mat mq = f32(q, 2, 1), mk = f32(key, 2, 1);
 	struct be_mat mv = f32(v, 2, 1), mo = f32(out, 2, 1);
 	struct be_cache kv = { .k = mk, .v = mv };
-	struct be_attend a = { &mq, &kv, &mo, 0, 1, 1, 1, 1 };
+	struct be_attend a = { .q = &mq, .kv = &kv, .out = &mo, .heads = 1,
+			       .kv_heads = 1, .head_dim = 1, .scale = 1 };
 
 	k->what = "attend by hand";
 	kit_case(k, " ");
@@ -83,7 +84,8 @@ static void anchor_rows(struct kit *k)
 	struct be_cache kv = { { kc, 1, 2, 2, DT_I8 }, { vc, 1, 2, 2, DT_I8 },
 			       { &ks, 1, 1, 1, DT_F16 },
 			       { &vs, 1, 1, 1, DT_F16 } };
-	struct be_store r = { &mx, &mx, &mv, &kv, &mc, &ms, 0, 2 };
+	struct be_store r = { .q = &mx, .k = &mx, .v = &mv, .to = &kv,
+			      .cos = &mc, .sin = &ms, .head_dim = 2 };
 	struct be_mat up = f32(x + 2, 1, 2);
 
 	k->what = "rows by hand";

@@ -3,6 +3,7 @@
 #include "bench.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 /* ---- attention ---- */
 
@@ -10,6 +11,7 @@ struct attend {
 	struct be_mat q, out;
 	struct be_cache kv[COPIES];
 	struct be_attend a;
+	void *at;
 	uint32_t copies;
 };
 
@@ -50,14 +52,30 @@ static double position_bytes(enum dtype t, uint32_t d)
 	return 2.0 * d * (double)be_elem(t) + (t == DT_I8 ? 4 : 0);
 }
 
-/* at: tokens, first position, heads, heads of the cache. */
+/* A token of each of so many sequences, all at position `pos`. */
+static void *places(struct bench *b, uint32_t tokens, uint32_t pos)
+{
+	struct be_at at[64];
+	struct err err;
+	void *p = NULL;
+
+	for (uint32_t i = 0; i < tokens; i++)
+		at[i] = (struct be_at){ i * (pos + 1), pos };
+	if (b->api->alloc(b->be, tokens * sizeof(*at), &p, &err) ||
+	    b->api->put(b->be, p, at, tokens * sizeof(*at), &err))
+		abort();
+	return p;
+}
+
+/* at: tokens, first position, heads, heads of the cache; 1: each token is of a
+ * sequence of its own. */
 static void bench_attend(struct bench *b, enum dtype type,
-			 const uint32_t at[4])
+			 const uint32_t at[5])
 {
 	const uint32_t tokens = at[0], heads = at[2], kv = at[3], d = 128;
-	const uint32_t rows = at[1] + tokens;
+	const uint32_t rows = at[4] ? tokens * (at[1] + 1) : at[1] + tokens;
 	double bytes = position_bytes(type, d) * kv * rows;
-	double pairs = tokens * (at[1] + (tokens + 1) / 2.0);
+	double pairs = at[4] ? rows : tokens * (at[1] + (tokens + 1) / 2.0);
 	struct attend t = { .copies = bench_copies(bytes) };
 	struct item it = { .b = b, .run = run_attend, .ctx = &t,
 			   .bytes = bytes, .flops = 4.0 * heads * d * pairs };
@@ -67,13 +85,19 @@ static void bench_attend(struct bench *b, enum dtype type,
 	t.out = bench_matrix(b, tokens, heads * d, DT_F32);
 	for (uint32_t i = 0; i < t.copies; i++)
 		t.kv[i] = cache(b, type, rows, (const uint32_t[]){ kv, d });
-	t.a = (struct be_attend){ &t.q, t.kv, &t.out, at[1], heads, kv, d,
-				  0.08F };
-	snprintf(what, sizeof(what), "attend %s %u/%ux%u, %u from %u",
-		 bench_type(type), heads, kv, d, tokens, at[1]);
+	t.at = at[4] ? places(b, tokens, at[1]) : NULL;
+	t.a = (struct be_attend){ .q = &t.q, .kv = t.kv, .out = &t.out,
+				  .first = at[1], .heads = heads,
+				  .kv_heads = kv, .head_dim = d,
+				  .at = t.at, .seen = at[1] + 1,
+				  .scale = 0.08F };
+	snprintf(what, sizeof(what), "attend %s %u/%ux%u, %u%s from %u",
+		 bench_type(type), heads, kv, d, tokens,
+		 at[4] ? " seqs" : "", at[1]);
 	bench_report(&it, what);
 	be_mat_free(b->api, b->be, &t.q);
 	be_mat_free(b->api, b->be, &t.out);
+	b->api->free(b->be, t.at);
 	for (uint32_t i = 0; i < t.copies; i++)
 		cache_free(b, &t.kv[i]);
 }
@@ -81,10 +105,13 @@ static void bench_attend(struct bench *b, enum dtype type,
 void bench_attention(struct bench *b)
 {
 	static const enum dtype types[] = { DT_F32, DT_F16, DT_I8 };
-	static const uint32_t at[][4] = {
-		{ 1, 511, 32, 32 }, { 1, 4095, 32, 32 }, { 1, 4095, 32, 8 },
-		{ 4, 4092, 32, 8 }, { 512, 0, 32, 8 }, { 512, 3584, 32, 8 },
-		{ 1, 32767, 32, 8 }, { 2048, 0, 32, 32 },
+	static const uint32_t at[][5] = {
+		{ 1, 511, 32, 32, 0 }, { 1, 4095, 32, 32, 0 },
+		{ 1, 4095, 32, 8, 0 }, { 4, 4092, 32, 8, 0 },
+		{ 4, 511, 32, 32, 1 }, { 16, 511, 32, 32, 1 },
+		{ 16, 2047, 32, 8, 1 }, { 64, 511, 32, 32, 1 },
+		{ 512, 0, 32, 8, 0 }, { 512, 3584, 32, 8, 0 },
+		{ 1, 32767, 32, 8, 0 }, { 2048, 0, 32, 32, 0 },
 	};
 
 	/* the last ones take a processor minutes */
@@ -136,8 +163,9 @@ static int run_store(struct item *it, uint32_t turn)
 {
 	struct rows *r = it->ctx;
 	uint32_t i = turn % r->copies;
-	struct be_store s = { &r->x[i], &r->y[i], &r->z[i], &r->kv, &r->w,
-			      &r->w, 0, 128 };
+	struct be_store s = { .q = &r->x[i], .k = &r->y[i], .v = &r->z[i],
+			      .to = &r->kv, .cos = &r->w, .sin = &r->w,
+			      .head_dim = 128 };
 
 	return it->b->api->store(it->b->be, &s, &it->b->err);
 }

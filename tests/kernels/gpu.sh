@@ -1,7 +1,8 @@
 #!/bin/sh
 # gpu.sh - what can only be tested where there is a GPU, in one go.
 #
-#	make CUDA=1 all build/release/tests/kernels/check
+#	make CUDA=1 all build/release/tests/kernels/check \
+#		build/release/tests/unit/test_llm_many
 #	tests/kernels/gpu.sh [BUILD [PART...]]
 #
 #	kernels    every operation against the reference, in full
@@ -10,15 +11,18 @@
 #	text       the trained model: the CPU's text and perplexity, whole and
 #	           quantized there
 #	split      some blocks on the CPU: the same text
+#	many       several sequences decoded together: what each gives alone, also
+#	           under memcheck
 #	layouts    verify --kernels for all bits, group sizes and orders
 #	memory     what does not fit is exit 5, with numbers
 #
-# BUILD is build/release, or a folder with gptq, check and gptq-cuda.so in it.
+# BUILD is build/release, or a folder with gptq, check, test_llm_many and
+# gptq-cuda.so in it.
 set -u
 build=$(cd "${1:-build/release}" && pwd) || exit 2
 [ $# -eq 0 ] || shift
 [ $# -gt 0 ] || set -- kernels memcheck racecheck initcheck synccheck text \
-	split layouts memory
+	split many layouts memory
 cd "$(dirname "$0")/../.." || exit 2
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
@@ -108,6 +112,20 @@ split() {
 	done
 }
 
+many() {
+	test=$build/tests/unit/test_llm_many
+	[ -x "$test" ] || test=$build/test_llm_many
+	# the plug-in is looked for beside the program
+	ln -s "$build/gptq-cuda.so" "$work/gptq-cuda.so"
+	cp "$test" "$work/many"
+	must "several sequences" "$work/many"
+	! grep skipped "$work/out" || bad=1
+	if command -v compute-sanitizer >/dev/null; then
+		must "several sequences, memcheck" compute-sanitizer \
+			--tool memcheck --error-exitcode 9 "$work/many"
+	fi
+}
+
 made() { # made OPTIONS...: a small model of made-up weights
 	rm -rf "$work/m"
 	mkdir "$work/m"
@@ -156,7 +174,7 @@ memory() {
 for part in "$@"; do
 	case $part in
 	*check) sanitize "$part" ;;
-	kernels | text | split | layouts | memory) "$part" ;;
+	kernels | text | split | many | layouts | memory) "$part" ;;
 	*)
 		say "gpu.sh: no part $part"
 		exit 2

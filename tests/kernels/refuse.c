@@ -22,9 +22,12 @@ static void refuse_shapes(struct kit *k)
 	struct be_gemm g = { &a.dev, &n.dev, &b.dev, 1, 0, 1 };
 	struct be_cache kv = { b.dev, n.dev, n.dev, n.dev };
 	struct be_mat half = be_cols(&b.dev, 0, 2);
-	struct be_store r = { &a.dev, &a.dev, &a.dev, &kv, &n.dev, &n.dev,
-			      0, 4 };
-	struct be_attend t = { &a.dev, &kv, &a.dev, 0, 2, 2, 2, 1 };
+	struct be_store r = { .q = &a.dev, .k = &a.dev, .v = &a.dev, .to = &kv,
+			      .cos = &n.dev, .sin = &n.dev, .head_dim = 4 };
+	struct be_attend t = { .q = &a.dev, .kv = &kv, .out = &a.dev,
+			       .heads = 2, .kv_heads = 2, .head_dim = 2,
+			       .scale = 1 };
+	struct arr at = arr_raw(k, 4, sizeof(struct be_at));
 	struct be_factor f = { &d.dev, &n.dev, 0 };
 	float f1 = 0;
 	struct be_grid grid = { .w = &a.dev, .scale = &f1, .zero = &f1,
@@ -51,6 +54,13 @@ static void refuse_shapes(struct kit *k)
 	r.first = 1;
 	kit_case(k, "store beyond the cache");
 	refused(k, api->store(k->be, &r, &k->err), ERR_UNSUP);
+	r.at = t.at = at.dev.p;
+	r.seen = t.seen = 5;
+	kit_case(k, "store, with places beyond the cache");
+	refused(k, api->store(k->be, &r, &k->err), ERR_UNSUP);
+	kit_case(k, "attend, with places beyond the cache");
+	refused(k, api->attend(k->be, &t, &k->err), ERR_UNSUP);
+	t.at = NULL;
 	kv.k.type = kv.v.type = DT_I8;
 	t.first = 0;
 	kit_case(k, "attend without scales");
@@ -84,6 +94,7 @@ static void refuse_shapes(struct kit *k)
 	arr_free(&b);
 	arr_free(&n);
 	arr_free(&d);
+	arr_free(&at);
 }
 
 static void refuse_weights(struct kit *k)

@@ -160,48 +160,74 @@ static void test_pairs(struct kit *k)
 	}
 }
 
-/* What is compared is bytes: values and ids. */
-static void topk_case(struct kit *k, uint32_t n, uint32_t count,
-		      uint32_t recents, int coarse)
+/* Logits of one row, with what is odd among them. */
+static void topk_row(struct kit *k, struct arr *x, uint32_t r, int coarse)
 {
-	struct arr x = arr_mat(k, 1, n, 0, DT_F32);
-	struct be_top want[BE_TOP_MAX], got[BE_TOP_MAX];
-	uint32_t recent[BE_TOP_MAX];
-	struct be_topk t = { &x.ref, recent, recents, count,
-			     recents % 2 ? 1.3 : 0.7, coarse ? 1 : 0.8 };
-	int ref;
+	const uint32_t n = x->ref.cols;
 
-	kit_case(k, "%u of %u, %u recent, %s values", count, n, recents,
-		 coarse ? "few" : "many");
-	/* distinct ids: a step that no size here shares a factor with */
-	for (uint32_t i = 0; i < recents; i++)
-		recent[i] = (uint32_t)((uint64_t)i * 7919 % n);
-	arr_random(&x, 3);
 	for (uint32_t i = 0; i < n; i++) {
 		if (coarse)
-			arr_set(&x, 0, i, rint(arr_get(&x, 0, i)));
+			arr_set(x, r, i, rint(arr_get(x, r, i)));
 		if (kit_below(k, 40) == 0)
-			arr_set(&x, 0, i, kit_below(k, 2) ? NAN : -INFINITY);
+			arr_set(x, r, i, kit_below(k, 2) ? NAN : -INFINITY);
 		if (kit_below(k, 40) == 0)
-			arr_set(&x, 0, i, -0.0);
+			arr_set(x, r, i, -0.0);
 	}
 	if (n % 5 == 1)
-		arr_set(&x, 0, n / 2, INFINITY);
+		arr_set(x, r, n / 2, INFINITY);
+}
+
+/* What is compared is bytes: values and ids. */
+static void topk_same(struct kit *k, const struct be_top *want,
+		      const struct be_top *got, uint32_t row, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (want[i].id != got[i].id || want[i].value != got[i].value) {
+			kit_fail(k, "row %u, place %u: id %u of %g, expected "
+				 "%u of %g", row, i, got[i].id, got[i].value,
+				 want[i].id, want[i].value);
+			return;
+		}
+}
+
+#define TOP_ROWS 70
+
+/* Row i is asked for as many as are there beyond i, every other row with
+ * penalties.  s: vocabulary, best, recent, rows. */
+static void topk_case(struct kit *k, const uint32_t s[4], int coarse)
+{
+	static struct be_top want[TOP_ROWS][BE_TOP_MAX];
+	static struct be_top got[TOP_ROWS][BE_TOP_MAX];
+	struct arr x = arr_mat(k, s[3], s[0], 3, DT_F32);
+	struct be_topk ref[TOP_ROWS], dev[TOP_ROWS];
+	uint32_t recent[BE_TOP_MAX];
+	int ret;
+
+	kit_case(k, "%u rows, %u of %u, %u recent, %s values", s[3], s[1],
+		 s[0], s[2], coarse ? "few" : "many");
+	/* distinct ids: a step that no size here shares a factor with */
+	for (uint32_t i = 0; i < s[2]; i++)
+		recent[i] = (uint32_t)((uint64_t)i * 7919 % s[0]);
+	arr_random(&x, 3);
+	for (uint32_t r = 0; r < s[3]; r++) {
+		topk_row(k, &x, r, coarse);
+		ref[r] = (struct be_topk){
+			.x = be_rows(&x.ref, r, 1), .best = want[r],
+			.recent = recent, .recents = r % 2 ? 0 : s[2],
+			.k = s[1] - r % s[1], .penalty = s[2] % 2 ? 1.3 : 0.7,
+			.temp = coarse ? 1 : 0.8,
+		};
+		dev[r] = ref[r];
+		dev[r].x = be_rows(&x.dev, r, 1);
+		dev[r].best = got[r];
+	}
 	arr_up(&x);
 	memset(want, 0, sizeof(want));
 	memset(got, 0, sizeof(got));
-	ref = be_ref.topk(k->ref, &t, want, &k->err);
-	t.x = &x.dev;
-	if (kit_ran(k, ref, k->api->topk(k->be, &t, got, &k->err)))
-		for (uint32_t i = 0; i < count; i++)
-			if (want[i].id != got[i].id ||
-			    want[i].value != got[i].value) {
-				kit_fail(k, "place %u: id %u of %g, expected "
-					 "%u of %g", i, got[i].id,
-					 got[i].value, want[i].id,
-					 want[i].value);
-				break;
-			}
+	ret = be_ref.topk(k->ref, ref, s[3], &k->err);
+	if (kit_ran(k, ret, k->api->topk(k->be, dev, s[3], &k->err)))
+		for (uint32_t r = 0; r < s[3]; r++)
+			topk_same(k, want[r], got[r], r, ref[r].k);
 	arr_free(&x);
 }
 
@@ -211,15 +237,22 @@ static void test_topk(struct kit *k)
 					  50001, 128256 };
 	static const uint32_t best[] = { 1, 2, 20, 33, 40, 63, 64 };
 	static const uint32_t penalized[] = { 0, 0, 1, 33, 64 };
+	static const uint32_t edge[][4] = {
+		{ 1, 1, 0, 1 }, { 3, 3, 1, 1 }, { 262144, 64, 64, 1 },
+		{ 31, 7, 5, 1 }, { 100, 64, 64, TOP_ROWS },
+		{ 1500, 1, 0, 33 }, { 2049, 40, 9, 32 },
+	};
 
 	k->what = "topk";
-	for (uint32_t i = 0; i < kit_count(k, 40); i++)
-		topk_case(k, KIT_PICK(k, sizes), KIT_PICK(k, best),
-			  KIT_PICK(k, penalized), i % 3 == 0);
-	topk_case(k, 1, 1, 0, 0);
-	topk_case(k, 3, 3, 1, 1);
-	topk_case(k, 31, 7, 5, 1);
-	topk_case(k, 262144, 64, 64, 0);
+	for (uint32_t i = 0; i < kit_count(k, 40); i++) {
+		const uint32_t s[] = { KIT_PICK(k, sizes), KIT_PICK(k, best),
+				       KIT_PICK(k, penalized),
+				       i % 4 ? 1 : 1 + kit_below(k, 4) };
+
+		topk_case(k, s, i % 3 == 0);
+	}
+	for (uint32_t i = 0; i < sizeof(edge) / sizeof(edge[0]); i++)
+		topk_case(k, edge[i], i % 2);
 }
 
 void kit_rows(struct kit *k)

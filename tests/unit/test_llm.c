@@ -73,7 +73,7 @@ static float *forward(struct llm *l, const uint32_t *id, uint32_t n)
 	assert_non_null(out);
 	llm_reset(l);
 	OK(llm_forward(l, id, n, &rows, NULL, &err));
-	assert_int_equal(l->used, n);
+	assert_int_equal(l->used[0], n);
 	return out;
 }
 
@@ -195,7 +195,7 @@ static void continue_greedily(struct llm *l, const struct cJSON *example)
 		assert_int_equal(next, want[i]);
 		OK(llm_prefill(l, &next, 1, logits, NULL, &err));
 	}
-	assert_int_equal(l->used, n + count);
+	assert_int_equal(l->used[0], n + count);
 }
 
 static void test_greedy_continuations_are_those_of_the_reference(void **state)
@@ -323,7 +323,7 @@ static void test_a_split_of_one_kind_of_device_changes_no_bit(void **state)
 				    (size_t)PROMPT * VOCAB * sizeof(*got));
 		OK(llm_prefill(l, id, 1, step[1], NULL, &err));
 		assert_memory_equal(step[0], step[1], sizeof(step[0]));
-		assert_int_equal(l->used, PROMPT + 1);
+		assert_int_equal(l->used[0], PROMPT + 1);
 		free(got);
 		close_split(l);
 	}
@@ -472,13 +472,13 @@ static void test_full_context_and_strange_ids_are_refused(void **state)
 	OK(llm_prefill(l, id, 1020, NULL, NULL, &err));
 	assert_int_equal(llm_prefill(l, id, 5, logits, NULL, &err), -1);
 	assert_int_equal(err.code, ERR_UNSUP);
-	assert_int_equal(l->used, 1020);
+	assert_int_equal(l->used[0], 1020);
 	OK(llm_prefill(l, id, 4, logits, NULL, &err));
 	llm_reset(l);
 	id[3] = VOCAB;
 	assert_int_equal(llm_prefill(l, id, 5, logits, NULL, &err), -1);
 	assert_int_equal(err.code, ERR_INPUT);
-	assert_int_equal(l->used, 0);
+	assert_int_equal(l->used[0], 0);
 	free(id);
 	close_llm(l);
 }

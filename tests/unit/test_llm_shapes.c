@@ -302,7 +302,7 @@ static void test_a_linear_is_replaced(void **state)
 	OK(rt_linear_load(&d, m, name, 64, 32, &l, &err));
 	model_close(m);
 	assert_non_null(l.bias.p);
-	assert_string_equal(rt_linear_kernel(&d, &l), "f32");
+	assert_string_equal(rt_linear_kernel(&d, &l, 1), "f32");
 	assert_int_equal(l.bytes, 64 * 32 * 4);
 	OK(rt_linear_run(&d, &l, &mx, &my, &err));
 	memcpy(z, y, sizeof(z));

@@ -266,8 +266,11 @@ static void choose_beside(const struct sample_params *how, unsigned *asked)
 	uint32_t x = 4711, got, want;
 	float row[VOCAB];
 	struct be_mat m = { row, 1, VOCAB, VOCAB, DT_F32 };
+	const struct be_open one = { .threads = 1, .device = -1 };
+	struct be *be;
 	struct err err;
 
+	assert_int_equal(be_cpu.open(&one, &be, &err), 0);
 	for (int i = 0; i < 400; i++) {
 		struct be_topk t = { .k = 0 };
 
@@ -278,8 +281,9 @@ static void choose_beside(const struct sample_params *how, unsigned *asked)
 			row[k] = k % 3 ? -2 : NAN; /* ties */
 		want = got = rt_sampler_next(a, row);
 		if (rt_sampler_ask(b, &t)) {
-			t.x = &m;
-			assert_int_equal(be_cpu.topk(NULL, &t, best, &err), 0);
+			t.x = m;
+			t.best = best;
+			assert_int_equal(be_cpu.topk(be, &t, 1, &err), 0);
 			got = rt_sampler_pick(b, best, t.k);
 			++*asked;
 		} else {
@@ -293,6 +297,7 @@ static void choose_beside(const struct sample_params *how, unsigned *asked)
 		rt_sampler_accept(a, want);
 		rt_sampler_accept(b, want);
 	}
+	be_cpu.close(be);
 	rt_sampler_free(a);
 	rt_sampler_free(b);
 }

@@ -76,7 +76,7 @@ static void test_eval_perplexity_is_the_reference(void **state)
 	assert_int_equal(s.tokens, windows * SEQLEN + 100);
 	assert_true(fabs(s.value / want - 1) < 1e-5);
 	assert_true(fabs(exp(s.nll) / s.value - 1) < 1e-12);
-	assert_int_equal(l->used, 0);
+	assert_int_equal(l->used[0], 0);
 	free(id);
 	free(text);
 	tok_close(tok);

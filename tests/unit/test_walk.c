@@ -392,7 +392,8 @@ static void test_block_in_pieces(void **state)
 	struct rt_rope rope;
 	struct rt_work work;
 	struct kv kv;
-	const struct kv_shape cache = { .layers = 1, .capacity = SEQLEN,
+	const struct kv_shape cache = { .layers = 1, .sequences = 1,
+					.capacity = SEQLEN,
 					.kv_heads = c->kv_heads,
 					.head_dim = c->head_dim };
 	struct be_mat table, x[2];
