@@ -95,7 +95,7 @@ static const struct opt options[] = {
 	  .help = "times each is run; the median counts",
 	  .lo = 1, .hi = 1000 },
 	{ AT_INT(batch), .name = "batch", .arg = "N", .def = "1",
-	  .help = "sequences of --bench at once", .lo = 1, .hi = 1 << 30 },
+	  .help = "sequences of --bench at once", .lo = 1, .hi = 4096 },
 	{ .kind = OPT_END }
 };
 
@@ -205,6 +205,7 @@ int run_load(struct run *r, int (*context)(const struct run *r, uint32_t most,
 		return -1;
 	t1 = ui_now();
 	how.kv_type = call_kv_type(r->args->kv_type);
+	how.sequences = r->args->bench ? (uint32_t)r->args->batch : 1;
 	if (llm_open(r->model, &how, &r->llm, err))
 		return -1;
 	r->start = t1 - t0;

@@ -1,8 +1,9 @@
 /* --bench: how fast a model runs here, and how near that is to what the memory
  * gives.
  *
- * A decoded token reads every weight once, so decoding ends at the memory's
- * speed; the share of it that is reached says whether there is more to gain.
+ * A decoding step reads every weight once, and the keys and values of each of
+ * its sequences, so decoding ends at the memory's speed; the share of it that
+ * is reached says whether there is more to gain.
  * The limit is measured on the same device by the same calls: the faster of
  * adding two long vectors and of a dense product with one row.  Token ids are
  * made up: the work does not depend on them. */
@@ -20,17 +21,22 @@
 
 /* One kind of work, several times. */
 struct timing {
-	uint32_t tokens;  /* per run; 0: left out */
+	uint32_t tokens;  /* per run and sequence; 0: left out */
 	double *seconds;  /* [runs] */
 	double median;
 };
 
 struct bench {
 	struct run *run;
-	uint32_t runs, depth;
+	uint32_t runs, depth, batch;
 	struct timing prefill, decode;
-	uint32_t *id;     /* [depth + the longer of the two] */
+	uint32_t *id;     /* [depth + the longer of the two]; sequence s
+			     begins with the s-th, and the first follow the
+			     last */
 	uint32_t count;
+	struct llm_next *next; /* [batch] */
+	struct be_topk *ask;
+	struct be_top *best;
 	double memory;    /* bytes per second the device reads and writes */
 };
 
@@ -135,20 +141,39 @@ out:
 
 /* ---- the work ---- */
 
-/* The positions that are there before the clock runs. */
-static int fill_depth(struct bench *b, struct err *err)
+/* The i-th token of a sequence. */
+static uint32_t token(const struct bench *b, uint32_t sequence, uint32_t i)
 {
-	llm_reset(b->run->llm);
-	return b->depth ? llm_prefill(b->run->llm, b->id, b->depth, NULL, NULL,
-				      err) : 0;
+	return b->id[((uint64_t)sequence + i) % b->count];
 }
 
+/* The positions that are there before the clock runs.  They stay from run to
+ * run. */
+static int fill_depth(struct bench *b, uint32_t sequence, struct err *err)
+{
+	struct llm *l = b->run->llm;
+	uint32_t part;
+
+	l->sequence = sequence;
+	llm_rewind(l, b->depth);
+	for (uint32_t i = l->used[sequence]; i < b->depth; i += part) {
+		uint32_t from = (uint32_t)(((uint64_t)sequence + i) % b->count);
+
+		part = b->depth - i < b->count - from ? b->depth - i
+						      : b->count - from;
+		if (llm_prefill(l, b->id + from, part, NULL, NULL, err))
+			return -1;
+	}
+	return 0;
+}
+
+/* A prompt is read by one sequence. */
 static int prefill_once(struct bench *b, uint32_t n, double *seconds,
 			struct err *err)
 {
 	double start;
 
-	if (fill_depth(b, err))
+	if (fill_depth(b, 0, err))
 		return -1;
 	start = ui_now();
 	if (llm_prefill(b->run->llm, b->id + b->depth, n, b->run->logits,
@@ -163,17 +188,22 @@ static int decode_once(struct bench *b, uint32_t n, double *seconds,
 		       struct err *err)
 {
 	struct progress *p = &b->run->progress;
-	struct be_topk best = { .best = b->run->best, .k = 1, .penalty = 1,
-				.temp = 1 };
 	double start;
 
-	if (fill_depth(b, err))
-		return -1;
-	start = ui_now();
-	for (uint32_t i = 0; i < n; i++)
-		if (prog_step(p, "decode", i, n, err) ||
-		    llm_step(b->run->llm, b->id[b->depth + i], &best, err))
+	for (uint32_t s = 0; s < b->batch; s++)
+		if (prog_step(p, "fill", s, b->batch, err) ||
+		    fill_depth(b, s, err))
 			return -1;
+	start = ui_now();
+	for (uint32_t i = 0; i < n; i++) {
+		for (uint32_t s = 0; s < b->batch; s++)
+			b->next[s] = (struct llm_next){
+				s, token(b, s, b->depth + i) };
+		if (prog_step(p, "decode", i, n, err) ||
+		    llm_step_many(b->run->llm, b->next, b->batch, b->ask, NULL,
+				  err))
+			return -1;
+	}
 	*seconds = ui_now() - start;
 	return 0;
 }
@@ -209,26 +239,42 @@ static int repeat(struct bench *b, struct timing *t,
 	return 0;
 }
 
-/* What one decoded token reads: the weights, and on average the keys and
- * values of the depth and half of what is generated. */
+/* Of so many positions of each sequence. */
+static uint64_t cache_bytes(const struct bench *b, uint32_t positions)
+{
+	const struct llm *l = b->run->llm;
+	const struct kv_shape s = {
+		.layers = l->cfg.layers, .sequences = b->batch,
+		.capacity = positions, .kv_heads = l->cfg.kv_heads,
+		.head_dim = l->cfg.head_dim, .type = l->part[0].kv.type,
+	};
+
+	return kv_bytes(&s);
+}
+
+/* What one decoded token reads: its part of the weights, which a step reads
+ * once for all, and on average the keys and values of the depth and half of
+ * what is generated. */
 static double token_bytes(const struct bench *b)
 {
 	const struct llm *l = b->run->llm;
-	const struct kv_shape one = {
-		.layers = l->cfg.layers, .sequences = 1, .capacity = 1,
-		.kv_heads = l->cfg.kv_heads, .head_dim = l->cfg.head_dim,
-		.type = l->part[0].kv.type,
-	};
 
-	return (double)llm_weight_bytes(l) + (double)kv_bytes(&one) *
-	       (b->depth + (b->decode.tokens + 1) / 2.0);
+	return ((double)llm_weight_bytes(l) + (double)cache_bytes(b, 1) *
+		(b->depth + (b->decode.tokens + 1) / 2.0)) / b->batch;
 }
 
 /* ---- the result ---- */
 
+/* Tokens per second of a sequence. */
 static double speed(const struct timing *t)
 {
 	return t->median > 0 ? t->tokens / t->median : 0;
+}
+
+/* Of all of them. */
+static double decode_speed(const struct bench *b)
+{
+	return b->batch * speed(&b->decode);
 }
 
 static void add_timing(struct cJSON *o, const char *key,
@@ -242,7 +288,13 @@ static void add_timing(struct cJSON *o, const char *key,
 	}
 	j = cJSON_AddObjectToObject(o, key);
 	cJSON_AddNumberToObject(j, "tokens", t->tokens);
-	cJSON_AddNumberToObject(j, "tokens_per_second", speed(t));
+	if (t == &b->prefill) {
+		cJSON_AddNumberToObject(j, "tokens_per_second", speed(t));
+	} else {
+		cJSON_AddNumberToObject(j, "tokens_per_second",
+					decode_speed(b));
+		cJSON_AddNumberToObject(j, "tokens_per_second_each", speed(t));
+	}
 	list = cJSON_AddArrayToObject(j, "seconds");
 	for (uint32_t i = 0; i < b->runs; i++)
 		cJSON_AddItemToArray(list, cJSON_CreateNumber(t->seconds[i]));
@@ -250,9 +302,9 @@ static void add_timing(struct cJSON *o, const char *key,
 		return;
 	cJSON_AddNumberToObject(j, "bytes_per_token", token_bytes(b));
 	cJSON_AddNumberToObject(j, "bytes_per_second",
-				token_bytes(b) * speed(t));
+				token_bytes(b) * decode_speed(b));
 	cJSON_AddNumberToObject(j, "bandwidth_share",
-				token_bytes(b) * speed(t) / b->memory);
+				token_bytes(b) * decode_speed(b) / b->memory);
 }
 
 static int print_json(const struct bench *b, struct err *err)
@@ -264,11 +316,13 @@ static int print_json(const struct bench *b, struct err *err)
 	ui_json_text(o, "path", r->call->model);
 	ui_json_text(o, "device", call_llm_where(r->llm, where));
 	ui_json_text(o, "kernel", llm_kernel(r->llm));
-	cJSON_AddNumberToObject(o, "batch", (double)r->args->batch);
+	cJSON_AddNumberToObject(o, "batch", b->batch);
 	cJSON_AddNumberToObject(o, "depth", b->depth);
 	cJSON_AddNumberToObject(o, "runs", b->runs);
 	cJSON_AddNumberToObject(o, "weight_bytes",
 				(double)llm_weight_bytes(r->llm));
+	cJSON_AddNumberToObject(o, "cache_bytes",
+				(double)cache_bytes(b, r->llm->context));
 	cJSON_AddNumberToObject(o, "memory_bytes_per_second", b->memory);
 	load = cJSON_AddObjectToObject(o, "load");
 	cJSON_AddNumberToObject(load, "bytes", (double)model_bytes(r->model));
@@ -294,12 +348,16 @@ static void print_text(const struct bench *b)
 
 	printf("device    %s\n", call_llm_where(r->llm, where));
 	printf("kernel    %s\n", llm_kernel(r->llm));
-	printf("weights   %s read for each token\n",
-	       ui_bytes(llm_weight_bytes(r->llm), buf));
+	printf("weights   %s read for each %s\n",
+	       ui_bytes(llm_weight_bytes(r->llm), buf),
+	       b->batch > 1 ? "step" : "token");
 	printf("load      %.1f GB/s   %s in %.2f s\n",
 	       1e-9 * (double)model_bytes(r->model) / r->weights,
 	       ui_bytes(model_bytes(r->model), buf), r->weights);
 	printf("memory    %.1f GB/s, measured\n", 1e-9 * b->memory);
+	printf("cache     %s, %u sequence%s of %u positions\n",
+	       ui_bytes(cache_bytes(b, r->llm->context), buf), b->batch,
+	       ui_plural(b->batch), r->llm->context);
 	if (b->depth)
 		printf("depth     %u positions before\n", b->depth);
 	if (b->prefill.tokens)
@@ -309,11 +367,14 @@ static void print_text(const struct bench *b)
 	if (!b->decode.tokens)
 		return;
 	printf("decode    %.1f tokens/s   %.2f ms for each of %u "
-	       "(+- %.1f %%)\n", speed(&b->decode), 1e3 / speed(&b->decode),
+	       "(+- %.1f %%)\n", decode_speed(b), 1e3 / speed(&b->decode),
 	       b->decode.tokens, spread(b, &b->decode));
+	if (b->batch > 1)
+		printf("          %.1f tokens/s for each of %u sequences\n",
+		       speed(&b->decode), b->batch);
 	printf("          %.1f GB/s, %.0f %% of the memory's\n",
-	       1e-9 * token_bytes(b) * speed(&b->decode),
-	       100 * token_bytes(b) * speed(&b->decode) / b->memory);
+	       1e-9 * token_bytes(b) * decode_speed(b),
+	       100 * token_bytes(b) * decode_speed(b) / b->memory);
 }
 
 /* ---- all of it ---- */
@@ -323,10 +384,6 @@ static int check(const struct run_args *a, struct err *err)
 	if (!a->pp && !a->tg)
 		return err_set(err, ERR_USAGE, "--pp 0 and --tg 0 leave "
 			       "nothing to measure");
-	if (a->batch > 1)
-		return err_set(err, ERR_UNSUP, "--batch %lld: this version "
-			       "runs one sequence at a time",
-			       (long long)a->batch);
 	return 0;
 }
 
@@ -342,6 +399,21 @@ static int context(const struct run *r, uint32_t most, uint32_t *out,
 		return err_set(err, ERR_UNSUP, "%lld positions",
 			       (long long)need);
 	*out = (uint32_t)need;
+	return 0;
+}
+
+/* What a step is asked for and answers. */
+static int make_room(struct bench *b, struct err *err)
+{
+	b->run->logits = mem_alloc(b->run->llm->cfg.vocab, sizeof(float), err);
+	b->next = mem_alloc(b->batch, sizeof(*b->next), err);
+	b->ask = mem_alloc(b->batch, sizeof(*b->ask), err);
+	b->best = mem_alloc(b->batch, sizeof(*b->best), err);
+	if (!b->run->logits || !b->next || !b->ask || !b->best)
+		return -1;
+	for (uint32_t s = 0; s < b->batch; s++)
+		b->ask[s] = (struct be_topk){ .best = &b->best[s], .k = 1,
+					      .penalty = 1, .temp = 1 };
 	return 0;
 }
 
@@ -370,9 +442,9 @@ int run_bench(struct run *r, struct err *err)
 	b.depth = (uint32_t)a->depth;
 	b.prefill.tokens = (uint32_t)a->pp;
 	b.decode.tokens = (uint32_t)a->tg;
+	b.batch = (uint32_t)a->batch;
 	b.count = r->llm->context;
-	r->logits = mem_alloc(r->llm->cfg.vocab, sizeof(float), err);
-	if (!r->logits || make_ids(&b, err) ||
+	if (make_room(&b, err) || make_ids(&b, err) ||
 	    measure_memory(&r->dev, &b.memory, err) ||
 	    repeat(&b, &b.prefill, prefill_once, err) ||
 	    repeat(&b, &b.decode, decode_once, err))
@@ -387,6 +459,9 @@ int run_bench(struct run *r, struct err *err)
 	ret = 0;
 out:
 	free(b.id);
+	free(b.next);
+	free(b.ask);
+	free(b.best);
 	free(b.prefill.seconds);
 	free(b.decode.seconds);
 	return ret;
