@@ -13,9 +13,10 @@
 
 #define TRIAL 0.15 /* seconds for each operation, at least one call */
 #define SIDE 2048u /* of a weight */
-#define CELLS ((size_t)SIDE * SIDE)
+#define WIDE 4096u /* of one for a device that takes the other in no time, */
+#define QUICK 3e-4 /* in seconds */
 #define ROWS 256u  /* of activations */
-#define ORDER 512u /* of the smallest Hessian to factor; SIDE is the largest */
+#define ORDER 512u /* of the smallest Hessian to factor; a side is the largest */
 #define BUSY 0.02  /* seconds that its factor has to take, or the next larger */
 
 static double now(void)
@@ -29,10 +30,11 @@ static double now(void)
 struct trial {
 	struct rt_dev dev;
 	const struct gq_job *job;
-	struct be_mat a, b, c;  /* F32 [SIDE][SIDE]: values, values, result */
-	struct be_mat h, u;     /* F64, F32 [SIDE][SIDE] */
+	uint32_t side;
+	struct be_mat a, b, c;  /* F32 [side][side]: values, values, result */
+	struct be_mat h, u;     /* F64, F32 [side][side] */
 	uint32_t order;         /* of Hessians; half as many outputs are solved */
-	float *host;            /* [SIDE][SIDE] */
+	float *host;            /* [side][side] */
 };
 
 /* Numbers in -1..1 that need not be good. */
@@ -53,20 +55,23 @@ static int new_matrix(struct trial *t, const void *from, enum dtype type,
 {
 	const struct rt_dev *d = &t->dev;
 
-	if (be_mat_new(d->api, d->be, SIDE, SIDE, type, m, err))
+	if (be_mat_new(d->api, d->be, t->side, t->side, type, m, err))
 		return -1;
-	return d->api->put(d->be, m->p, from, CELLS * be_elem(type), err);
+	return d->api->put(d->be, m->p, from,
+			   (size_t)t->side * t->side * be_elem(type), err);
 }
 
-static int trial_init(struct trial *t, struct err *err)
+static int trial_init(struct trial *t, uint32_t side, struct err *err)
 {
-	void *zero = mem_alloc(CELLS, sizeof(double), err);
+	const size_t cells = (size_t)side * side;
+	void *zero = mem_alloc(cells, sizeof(double), err);
 	int ret = -1;
 
-	t->host = mem_alloc(CELLS, sizeof(float), err);
+	t->side = side;
+	t->host = mem_alloc(cells, sizeof(float), err);
 	if (!zero || !t->host)
 		goto out;
-	fill(t->host, CELLS);
+	fill(t->host, cells);
 	if (new_matrix(t, t->host, DT_F32, &t->a, err) ||
 	    new_matrix(t, t->host, DT_F32, &t->b, err) ||
 	    new_matrix(t, t->host, DT_F32, &t->c, err) ||
@@ -86,6 +91,7 @@ static void trial_release(struct trial *t)
 	for (size_t i = 0; i < sizeof(m) / sizeof(m[0]); i++)
 		be_mat_free(t->dev.api, t->dev.be, m[i]);
 	free(t->host);
+	t->host = NULL;
 }
 
 /* ---- operations: multiply-adds of one call, or weights solved ---- */
@@ -96,7 +102,7 @@ static int run_forward(struct trial *t, double *n, struct err *err)
 	struct be_gemm g = { .a = &x, .b = &t->b, .c = &y, .alpha = 1,
 			     .trans_b = 1 };
 
-	*n = (double)ROWS * SIDE * SIDE;
+	*n = (double)ROWS * t->side * t->side;
 	return t->dev.api->gemm(t->dev.be, &g, err);
 }
 
@@ -108,7 +114,7 @@ static int run_spread(struct trial *t, double *n, struct err *err)
 	struct be_gemm g = { .a = &e, .b = &u, .c = &t->c, .alpha = -1,
 			     .beta = 1 };
 
-	*n = (double)block * SIDE * SIDE;
+	*n = (double)block * t->side * t->side;
 	return t->dev.api->gemm(t->dev.be, &g, err);
 }
 
@@ -190,8 +196,20 @@ static int rate(struct trial *t,
 	return 0;
 }
 
-/* How fast Hessians are factored: of the order, doubled up to SIDE, that takes
- * this device a while.  It is the order of what follows, too. */
+/* How fast products are, of a size that the device can be judged by. */
+static int set_side(struct trial *t, double *forward, struct err *err)
+{
+	if (trial_init(t, SIDE, err) || rate(t, run_forward, forward, err))
+		return -1;
+	if ((double)ROWS * SIDE * SIDE / *forward > QUICK)
+		return 0;
+	trial_release(t);
+	return trial_init(t, WIDE, err) || rate(t, run_forward, forward, err) ?
+	       -1 : 0;
+}
+
+/* How fast Hessians are factored: of the order, doubled up to a side, that
+ * takes this device a while.  It is the order of what follows, too. */
 static int set_order(struct trial *t, double *factor, struct err *err)
 {
 	double n, one;
@@ -201,7 +219,7 @@ static int set_order(struct trial *t, double *factor, struct err *err)
 		if (run_hessian(t, &n, err) || rate(t, run_factor, factor, err))
 			return -1;
 		one = (double)t->order * t->order * t->order / 3 / *factor;
-		if (one > BUSY || t->order == SIDE)
+		if (one > BUSY || t->order == t->side)
 			return 0;
 	}
 }
@@ -213,9 +231,8 @@ int gq_plan_seconds(const struct gq_job *job, const struct gq_work *work,
 	double forward, spread, hessian, factor, solve, each;
 	int ret = -1;
 
-	if (trial_init(&t, err) || set_order(&t, &factor, err) ||
+	if (set_side(&t, &forward, err) || set_order(&t, &factor, err) ||
 	    rate(&t, run_hessian, &hessian, err) ||
-	    rate(&t, run_forward, &forward, err) ||
 	    rate(&t, run_spread, &spread, err) ||
 	    run_solve(&t, &solve, err) || run_solve(&t, &solve, err))
 		goto out;
