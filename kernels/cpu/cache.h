@@ -1,5 +1,5 @@
-/* cache.h - how an element goes into the cache (struct be_cache), and where,
- * for the reference and the vector kernels; the reference's operations on it. */
+/* cache.h - how an element goes into the cache (struct be_cache) and where; for
+ * the reference and the vector kernels, and the operations of the reference. */
 #ifndef KERNELS_CPU_CACHE_H
 #define KERNELS_CPU_CACHE_H
 
