@@ -25,7 +25,8 @@ static struct err err;
 	} while (0)
 
 struct way {
-	const char *dir, *device, *kernel;
+	const char *dir;
+	struct rt_dev dev;
 	enum dtype kv;
 	uint32_t together;
 	double limit; /* of the differences beside the logits, as root mean
@@ -46,13 +47,12 @@ struct line {
 
 static struct llm *open_many(const struct way *w, uint32_t sequences)
 {
-	struct llm_open lo = { .context = CONTEXT, .sequences = sequences,
-			       .kv_type = w->kv };
+	const struct llm_open lo = { .dev = w->dev, .context = CONTEXT,
+				     .sequences = sequences,
+				     .kv_type = w->kv };
 	struct model *m;
 	struct llm *l;
 
-	OK(be_select(w->device, 2, w->kernel, &lo.dev.api, &lo.dev.be, NULL,
-		     &err));
 	OK(model_open(w->dir, 0, &m, &err));
 	OK(llm_open(m, &lo, &l, &err));
 	model_close(m);
@@ -60,12 +60,17 @@ static struct llm *open_many(const struct way *w, uint32_t sequences)
 	return l;
 }
 
-static void close_llm(struct llm *l)
+static struct rt_dev open_dev(const char *device, const char *kernel)
 {
-	struct rt_dev d = l->part[0].dev;
+	struct rt_dev d = { .api = NULL };
 
-	llm_close(l);
-	d.api->close(d.be);
+	OK(be_select(device, 2, kernel, &d.api, &d.be, NULL, &err));
+	return d;
+}
+
+static void close_dev(struct way *w)
+{
+	w->dev.api->close(w->dev.be);
 }
 
 /* A prompt of its own for each sequence, of another length. */
@@ -104,7 +109,7 @@ static void alone(const struct way *w, struct line line[MOST])
 				       line[s].logits[i + 1], NULL, &err));
 		}
 	}
-	close_llm(l);
+	llm_close(l);
 }
 
 static void same(const struct way *w, uint32_t s, double got, double want,
@@ -115,9 +120,9 @@ static void same(const struct way *w, uint32_t s, double got, double want,
 	sum->off += off * off;
 	sum->all += want * want;
 	if (w->limit == 0 && off != 0)
-		fail_msg("%s %s: sequence %u of %u: %.9g, alone %.9g",
-			 w->device, w->kernel ? w->kernel : "", s, w->together,
-			 got, want);
+		fail_msg("%s: sequence %u of %u: %.9g, alone %.9g",
+			 w->dev.api->describe(w->dev.be), s, w->together, got,
+			 want);
 }
 
 /* Some of the sequences of a step. */
@@ -198,10 +203,10 @@ static void check(const struct way *w)
 	}
 	for (uint32_t turn = 0; turn < 2 * STEPS; turn++)
 		step(w, l, turn, at, line, &sum);
-	close_llm(l);
+	llm_close(l);
 	if (!(sqrt(sum.off / sum.all) <= w->limit))
-		fail_msg("%s %s, %u together: off by %.2g", w->device,
-			 w->kernel ? w->kernel : "", w->together,
+		fail_msg("%s, %u together: off by %.2g",
+			 w->dev.api->describe(w->dev.be), w->together,
 			 sqrt(sum.off / sum.all));
 }
 
@@ -222,10 +227,11 @@ static void check_numbers(struct way *w)
 
 static void test_a_trained_model(void **state)
 {
-	struct way w = { .dir = TINY, .device = "cpu" };
+	struct way w = { .dir = TINY, .dev = open_dev("cpu", NULL) };
 
 	(void)state;
 	check_numbers(&w);
+	close_dev(&w);
 }
 
 /* Four quantized ones. */
@@ -245,20 +251,18 @@ static void test_quantized_by_every_kernel(void **state)
 {
 	(void)state;
 	for (int i = 0; i < 4; i++) {
-		struct way w = { .device = "cpu", .together = 11 };
+		struct way w = { .dev = { .api = &be_cpu }, .together = 11 };
+		struct be_open how = { .threads = 2, .device = -1 };
 		struct synth s = made(i);
 		char dir[64];
 
 		synth_make(&s, dir);
 		w.dir = dir;
-		for (uint32_t k = 0; (w.kernel = be_cpu_kernel(k)); k++) {
-			struct be_open how = { 1, -1, w.kernel };
-			struct be *be;
-
-			if (be_cpu.open(&how, &be, &err))
+		for (uint32_t k = 0; (how.kernel = be_cpu_kernel(k)); k++) {
+			if (be_cpu.open(&how, &w.dev.be, &err))
 				continue; /* not on this machine */
-			be_cpu.close(be);
 			check(&w);
+			close_dev(&w);
 		}
 		scratch_clear(dir);
 	}
@@ -270,17 +274,18 @@ static void test_quantized_by_every_kernel(void **state)
  * weights make hundreds of it; one sequence taken for another would be off by
  * more than 1.  Up to 8 rows run as one does, recorded or not, where that one
  * is not the wide call. */
-static void check_gpu(const char *dir)
+static void check_gpu(const char *dir, struct rt_dev plain, struct rt_dev fast)
 {
-	struct way plain = { .dir = dir, .device = "cuda", .limit = 1e-3,
-			     .kernel = "generic" };
-	struct way exact = { .dir = dir, .device = "cuda", .kv = DT_F32,
-			     .together = 3 };
-	struct way fast = { .dir = dir, .device = "cuda", .limit = 0.1 };
+	struct way w = { .dir = dir, .dev = plain, .limit = 1e-3 };
 
-	check_numbers(&plain);
-	check(&exact);
-	check_numbers(&fast);
+	check_numbers(&w);
+	w.dev = fast;
+	w.limit = 0.1;
+	check_numbers(&w);
+	w.limit = 0;
+	w.kv = DT_F32;
+	w.together = 3;
+	check(&w);
 }
 
 static bool gpu_there(void)
@@ -296,6 +301,7 @@ static bool gpu_there(void)
 
 static void test_on_a_gpu(void **state)
 {
+	struct rt_dev plain, fast;
 	char dir[64];
 
 	(void)state;
@@ -303,21 +309,25 @@ static void test_on_a_gpu(void **state)
 		print_message("skipped: %s\n", err.msg);
 		return;
 	}
+	plain = open_dev("cuda", "generic");
+	fast = open_dev("cuda", NULL);
 	for (int i = 0; i < 5; i++) {
 		struct synth s = made(i % 4);
 
 		s.bits = i < 4 ? s.bits : 0;
 		synth_make(&s, dir);
-		check_gpu(dir);
+		check_gpu(dir, plain, fast);
 		scratch_clear(dir);
 	}
+	plain.api->close(plain.be);
+	fast.api->close(fast.be);
 }
 
 /* ---- refusals ---- */
 
 static void test_what_is_full_or_strange_is_refused(void **state)
 {
-	const struct way w = { .dir = TINY, .device = "cpu" };
+	struct way w = { .dir = TINY, .dev = open_dev("cpu", NULL) };
 	struct llm *l = open_many(&w, 2);
 	const struct llm_next next[] = { { 1, 5 }, { 0, 6 } };
 	const struct llm_next strange[] = { { 0, 5 }, { 1, VOCAB } };
@@ -340,7 +350,8 @@ static void test_what_is_full_or_strange_is_refused(void **state)
 	assert_int_equal(llm_step_many(l, next, 2, NULL, NULL, &err), -1);
 	assert_int_equal(err.code, ERR_UNSUP);
 	assert_int_equal(l->used[1], 0);
-	close_llm(l);
+	llm_close(l);
+	close_dev(&w);
 }
 
 int main(void)
