@@ -9,30 +9,22 @@
 
 typedef void (*step_fn)(const struct step_arg);
 
-template <int BITS, int UNIT>
-static step_fn step_by(uint32_t rep, uint32_t hidden)
+template <int BITS>
+static step_fn step_by(uint32_t unit, uint32_t rep)
 {
-	if (rep == 1)
-		return hidden <= 2 * STEP_ROUND ? step_kernel<BITS, UNIT, 1, 2>
-						: step_kernel<BITS, UNIT, 1, 8>;
-	return hidden <= 2 * STEP_ROUND ? step_kernel<BITS, UNIT, 4, 2>
-	     : hidden <= 4 * STEP_ROUND ? step_kernel<BITS, UNIT, 4, 4>
-					: step_kernel<BITS, UNIT, 4, 8>;
+	if (unit == 32)
+		return rep == 1 ? step_kernel<BITS, 32, 1>
+				: step_kernel<BITS, 32, 4>;
+	return rep == 1 ? step_kernel<BITS, 128, 1>
+			: step_kernel<BITS, 128, 4>;
 }
 
-static step_fn step_of(int bits, uint32_t unit, uint32_t rep, uint32_t hidden)
+static step_fn step_of(int bits, uint32_t unit, uint32_t rep)
 {
-	if (bits == 2)
-		return unit == 32 ? step_by<2, 32>(rep, hidden)
-				  : step_by<2, 128>(rep, hidden);
-	if (bits == 3)
-		return unit == 32 ? step_by<3, 32>(rep, hidden)
-				  : step_by<3, 128>(rep, hidden);
-	if (bits == 4)
-		return unit == 32 ? step_by<4, 32>(rep, hidden)
-				  : step_by<4, 128>(rep, hidden);
-	return unit == 32 ? step_by<8, 32>(rep, hidden)
-			  : step_by<8, 128>(rep, hidden);
+	return bits == 2 ? step_by<2>(unit, rep)
+	     : bits == 3 ? step_by<3>(unit, rep)
+	     : bits == 4 ? step_by<4>(unit, rep)
+			 : step_by<8>(unit, rep);
 }
 
 /* ---- from the host ---- */
@@ -47,8 +39,24 @@ struct be_step {
 	step_fn fn;
 	size_t smem;
 	void *mem;
-	uint32_t *back;         /* [layers][q + inter], or NULL */
+	void *order;            /* of act-order, or NULL */
 };
+
+template <class T> static T larger(T a, T b)
+{
+	return a > b ? a : b;
+}
+
+/* Strips whose outputs a block has in a phase, at most. */
+static uint32_t strips_of_block(const struct be *be, const struct be_blocks *b)
+{
+	const uint32_t qkv = (b->heads * b->head_dim + 15) / 16 +
+			     2 * ((b->kv_heads * b->head_dim + 15) / 16);
+	const uint32_t most = larger(qkv, larger(b->hidden, b->inter) /
+					    16);
+
+	return cu_div_up(most, be->sms);
+}
 
 /* What keeps these blocks from a step, or NULL. */
 static const char *unfit(const struct be *be, const struct be_blocks *b)
@@ -62,13 +70,10 @@ static const char *unfit(const struct be *be, const struct be_blocks *b)
 	if (b->hidden % 128 || b->inter % 128 ||
 	    b->heads * b->head_dim % 128)
 		return "inputs that are no multiple of 128";
-	if (b->hidden > STEP_HIDDEN)
-		return "a hidden size beyond 16384";
 	if (b->head_dim % 8 || b->head_dim > 256)
 		return "heads that are no multiple of 8, or beyond 256";
-	/* the residual is a thread's own */
-	if (b->hidden > (uint32_t)be->sms * STEP_WORKERS / 2)
-		return "too few multiprocessors for the hidden size";
+	if (strips_of_block(be, b) > STEP_STRIPS)
+		return "too few multiprocessors for these sizes";
 	if (b->kv_heads > (uint32_t)be->sms || b->heads / b->kv_heads > 16)
 		return "too many heads";
 	for (uint32_t i = 0; i < b->layers; i++) {
@@ -105,14 +110,10 @@ static uint64_t mat_word(const struct be_qw *w)
 
 static void table_fill(const struct be_layer *l, struct step_layer *t)
 {
-	static const int first[4] = { 0, 3, 4, 6 };
-
 	for (int j = 0; j < 7; j++) {
 		t->mat[j] = mat_word(l->lin[j]);
 		t->bias[j] = l->bias[j];
 	}
-	for (int j = 0; j < 4; j++)
-		t->perm[j] = l->lin[first[j]]->perm;
 	t->norm_in = l->norm_in;
 	t->norm_post = l->norm_post;
 	t->norm_q = l->norm_q;
@@ -121,41 +122,31 @@ static void table_fill(const struct be_layer *l, struct step_layer *t)
 	t->v = (__half *)l->kv.v.p;
 }
 
-static size_t larger(size_t a, size_t b)
-{
-	return a > b ? a : b;
-}
-
-/* Bytes of scales and zeros of a piece, of codes; strips of a phase. */
+/* Bytes of scales and zeros of a piece, and of codes. */
 struct need {
-	size_t grid, codes, strips;
+	size_t grid, codes;
 };
 
 static struct need need_of(const struct be_blocks *b)
 {
-	struct need n = { 0, 0, 0 };
+	struct need n = { 0, 0 };
 	const struct be_qw *first = b->layer[0].lin[0];
-	const size_t piece = step_piece(first->spec.bits);
 
 	for (uint32_t i = 0; i < b->layers; i++) {
 		const struct be_qw *const *w = b->layer[i].lin;
 
-		n.strips = larger(n.strips, w[0]->strips + w[1]->strips +
-				  w[2]->strips);
-		n.strips = larger(n.strips, w[4]->strips + w[5]->strips);
-		n.strips = larger(n.strips, larger(w[3]->strips,
-						   w[6]->strips));
 		for (int j = 0; j < 7; j++)
-			n.grid = larger(n.grid, piece / first->unit *
-					(w[j]->zero ? 64 : 32));
+			n.grid = larger<size_t>(n.grid, STEP_ROUND /
+						first->unit *
+						(w[j]->zero ? 64 : 32));
 	}
-	n.codes = piece * 2 * first->spec.bits;
+	n.codes = STEP_ROUND * 2 * first->spec.bits;
 	return n;
 }
 
 /* Bytes on their way to a multiprocessor: enough for the memory's full rate
  * and little more (measured on an H200). */
-#define STEP_FLIGHT (48u << 10)
+#define STEP_FLIGHT (36u << 10)
 
 /* Put n bytes behind what is there. */
 static uint32_t add(struct step_map *m, size_t n)
@@ -166,31 +157,35 @@ static uint32_t add(struct step_map *m, size_t n)
 	return at;
 }
 
-/* All but the ring. */
-static void map_make(const struct be_blocks *b, const struct be_step *s,
-		     size_t strips, struct step_map *m)
+/* Strips of a block in a phase, gate and up together, at most. */
+static uint32_t sums_of_block(const struct be *be, const struct be_blocks *b)
 {
-	const uint32_t rep = b->heads / b->kv_heads;
-	const uint32_t in = (uint32_t)larger(larger(b->hidden, b->inter),
-					     b->heads * b->head_dim);
-	const size_t each = (strips + s->blocks - 1) / s->blocks;
+	return larger(strips_of_block(be, b),
+		      2 * cu_div_up(b->inter / 16, be->sms));
+}
 
-	m->act = add(m, larger(in * 2u, step_attend_smem(b->head_dim, rep,
-							 rep == 1 ? 1 : 4)));
+/* All but the ring. */
+static void map_make(const struct be_blocks *b, const struct step_arg *a,
+		     struct step_map *m)
+{
+	const uint32_t in = larger(larger(b->hidden, b->inter),
+				   b->heads * b->head_dim);
+
+	m->act = add(m, larger<size_t>(in * 2u, step_attend_smem(
+		b->head_dim, a->rep, a->rep == 1 ? 1 : 4)));
 	m->sum32 = add(m, in / 32 * sizeof(float));
 	m->sum128 = add(m, in / 128 * sizeof(float));
 	m->step = add(m, in / 128 * sizeof(float));
-	m->part = add(m, STEP_WARPS * sizeof(float));
+	m->part = add(m, 2 * STEP_WARPS * sizeof(float));
 	m->rope = add(m, b->head_dim * sizeof(float));
 	m->layer = add(m, 2 * sizeof(struct step_layer));
 	m->reader = add(m, STEP_WARPS * sizeof(struct reader));
 	m->strips = add(m, 8 * sizeof(span));
 	m->full = add(m, STEP_STAGES * 8);
 	m->empty = add(m, STEP_STAGES * 8);
-	m->begun = add(m, sizeof(uint32_t));
+	m->outs = add(m, 4 * sizeof(uint32_t));
 	m->mat = add(m, b->layers * 7 * 8);
-	m->red = add(m, larger(each * STEP_RED, b->heads * s->most) *
-		     sizeof(float));
+	m->red = add(m, 2 * a->red * sizeof(float));
 }
 
 /* Shared memory; -1 when it does not fit. */
@@ -203,20 +198,21 @@ static int layout(const struct be *be, const struct be_blocks *b,
 	struct step_arg *a = &s->arg;
 	struct step_map m = {};
 
-	s->fn = step_of(first->spec.bits, first->unit, a->rep, b->hidden);
+	s->fn = step_of(first->spec.bits, first->unit, a->rep);
 	a->codes = (uint32_t)n.codes;
 	a->grid = (uint32_t)n.grid;
-	for (a->lanes = 1; a->lanes * 8 < b->head_dim;)
-		a->lanes *= 2;
-	s->tile = step_tile(a->rep, a->lanes);
-	map_make(b, s, n.strips, &m);
+	while ((8u << a->row_bits) < b->head_dim)
+		a->row_bits++;
+	a->red = sums_of_block(be, b) * STEP_RED;
+	s->tile = step_tile(a->rep, a->row_bits);
+	map_make(b, a, &m);
 	s->smem = m.end + 2 * stage;
 	if (s->smem > be->smem)
 		return -1;
 	a->stages = (uint32_t)((be->smem - m.end) / stage);
 	a->stages = a->stages < STEP_STAGES ? a->stages : STEP_STAGES;
 	m.end = (uint32_t)(a->stages * stage);
-	map_make(b, s, n.strips, &m);
+	map_make(b, a, &m);
 	a->at = m;
 	s->smem = m.end;
 	a->flight = (uint32_t)(STEP_FLIGHT / stage);
@@ -225,83 +221,94 @@ static int layout(const struct be *be, const struct be_blocks *b,
 	return 0;
 }
 
-/* Device memory: the table, the counter and what phases hand on. */
+/* Device memory: the table and what phases hand on, of no time. */
 static int step_alloc(struct be *be, const struct be_blocks *b,
 		      struct be_step *s, struct err *err)
 {
 	struct step_arg *a = &s->arg;
 	const size_t q = (size_t)b->heads * b->head_dim;
 	const size_t kv = (size_t)b->kv_heads * b->head_dim;
-	size_t size[6] = {
-		b->layers * sizeof(struct step_layer), 256,
-		(q + 2 * kv) * sizeof(float), q * s->most * sizeof(float),
-		(size_t)b->heads * s->most * 2 * sizeof(float),
-		(size_t)b->inter * 2 * sizeof(__half),
+	size_t size[7] = {
+		b->layers * sizeof(struct step_layer), b->hidden * 4u, q * 4,
+		b->hidden * 4u, b->inter * 4u, (q + 2 * kv) * 4,
+		q * s->most * sizeof(struct share),
 	};
-	void *part[6];
-	size_t all = 0;
-	char *p;
+	size_t all = 0, at = 0;
 
-	for (int i = 0; i < 6; i++)
+	for (int i = 0; i < 7; i++)
 		all += size[i] = (size[i] + 255) / 256 * 256;
 	if (cu_alloc(all, "a step", &s->mem, err))
 		return -1;
 	CU_TRY(cudaMemsetAsync(s->mem, 0, all, be->stream), "a step", err);
-	p = (char *)s->mem;
-	for (int i = 0; i < 6; i++) {
-		part[i] = p;
-		p += size[i];
-	}
-	a->layer = (struct step_layer *)part[0];
-	a->meet = (uint32_t *)part[1];
-	a->qkv = (float *)part[2];
-	a->part = (float *)part[3];
-	a->part_ml = (float *)part[4];
-	a->gu = (__half *)part[5];
+	a->layer = (struct step_layer *)s->mem;
+	at = size[0];
+	for (int i = 0; i < 4; at += size[++i])
+		a->vec[i] = (uint32_t *)((char *)s->mem + at);
+	a->qkv = (uint32_t *)((char *)s->mem + at);
+	a->share = (struct share *)((char *)s->mem + at + size[5]);
+	a->time = 1;
 	return 0;
 }
 
-/* back[perm[c]] = c */
-__global__ void back_kernel(const uint32_t *perm, uint32_t n, uint32_t *back)
+/* back[perm[c]] = c, and norm in the order of perm; norm may be NULL. */
+__global__ void order_kernel(const uint32_t *perm, uint32_t n, uint32_t *back,
+			     const float *norm, float *ordered)
 {
 	uint32_t c = blockIdx.x * blockDim.x + threadIdx.x;
 
 	cu_wait();
-	if (c < n)
-		back[perm[c]] = c;
+	if (c >= n)
+		return;
+	back[perm[c]] = c;
+	if (norm)
+		ordered[c] = norm[perm[c]];
 }
 
-/* What undoes the act-order of o and down, so that their inputs are written in
- * the order in which they are read. */
-static int orders_back(struct be *be, const struct be_blocks *b,
+/* The act-order of one input of a layer. */
+static int order_make(struct be *be, const uint32_t *perm, uint32_t n,
+		      uint32_t *at, const uint32_t **back, const float **norm,
+		      struct err *err)
+{
+	float *ordered = (float *)(at + n);
+
+	if (!perm)
+		return 0;
+	if (cu_launch(be, "act-order", { dim3(cu_div_up(n, 256)), dim3(256), 0 },
+		      err, order_kernel, perm, n, at, norm ? *norm : NULL,
+		      ordered))
+		return -1;
+	*back = at;
+	if (norm)
+		*norm = ordered;
+	return 0;
+}
+
+/* Outputs are written in the order in which the next phase reads them, and
+ * norms are in it too. */
+static int orders_make(struct be *be, const struct be_blocks *b,
 		       struct be_step *s, struct step_layer *t, struct err *err)
 {
-	const uint32_t q = b->heads * b->head_dim, n = q + b->inter;
-	void *p;
+	static const int first[4] = { 0, 3, 4, 6 };
+	const uint32_t in[4] = { b->hidden, b->heads * b->head_dim, b->hidden,
+				 b->inter };
+	const size_t each = 2 * (in[0] + in[2]) + in[1] + in[3];
+	int any = 0;
 
-	for (uint32_t i = 0; i < b->layers; i++)
-		if (t[i].perm[1] || t[i].perm[3])
-			goto there;
-	return 0;
-there:
-	if (cu_alloc((size_t)b->layers * n * 4, "act-order", &p, err))
+	for (uint32_t i = 0; i < b->layers * 4; i++)
+		any |= b->layer[i / 4].lin[first[i % 4]]->perm != NULL;
+	if (!any)
+		return 0;
+	if (cu_alloc(b->layers * each * 4, "act-order", &s->order, err))
 		return -1;
-	s->back = (uint32_t *)p;
 	for (uint32_t i = 0; i < b->layers; i++) {
-		uint32_t *o = s->back + (size_t)i * n, *down = o + q;
+		uint32_t *at = (uint32_t *)s->order + i * each;
+		const float **norm[4] = { &t[i].norm_in, NULL, &t[i].norm_post,
+					  NULL };
 
-		if (t[i].perm[1] &&
-		    cu_launch(be, "act-order", { dim3(cu_div_up(q, 256)),
-						 dim3(256), 0 },
-			      err, back_kernel, t[i].perm[1], q, o))
-			return -1;
-		if (t[i].perm[3] &&
-		    cu_launch(be, "act-order",
-			      { dim3(cu_div_up(b->inter, 256)), dim3(256), 0 },
-			      err, back_kernel, t[i].perm[3], b->inter, down))
-			return -1;
-		t[i].back_o = t[i].perm[1] ? o : NULL;
-		t[i].back_down = t[i].perm[3] ? down : NULL;
+		for (int j = 0; j < 4; at += in[j] * (norm[j] ? 2 : 1), j++)
+			if (order_make(be, b->layer[i].lin[first[j]]->perm,
+				       in[j], at, &t[i].back[j], norm[j], err))
+				return -1;
 	}
 	return 0;
 }
@@ -317,7 +324,7 @@ static int table_up(struct be *be, const struct be_blocks *b,
 		return err_set(err, ERR_RESOURCE, "not enough memory");
 	for (uint32_t i = 0; i < b->layers; i++)
 		table_fill(&b->layer[i], &t[i]);
-	if (orders_back(be, b, s, t, err)) {
+	if (orders_make(be, b, s, t, err)) {
 		free(t);
 		return -1;
 	}
@@ -397,7 +404,7 @@ void cu_step_free(struct be *be, struct be_step *s)
 	if (!s)
 		return;
 	cudaFree(s->mem);
-	cudaFree(s->back);
+	cudaFree(s->order);
 	delete s;
 }
 
@@ -417,6 +424,8 @@ int cu_step(struct be *be, struct be_step *s, struct be_mat *x, uint32_t first,
 	/* so many that each warp has one tile, as far as there are blocks */
 	a.splits = first / s->tile + 1 < s->most ? first / s->tile + 1
 						 : s->most;
+	for (a.share_bits = 1; a.share_bits < 5 && 1u << a.share_bits < a.splits;)
+		a.share_bits++;
 	a.cos = (const float *)s->cos.p + (size_t)first * s->cos.ld;
 	a.sin = (const float *)s->sin.p + (size_t)first * s->sin.ld;
 	together.id = cudaLaunchAttributeCooperative;
@@ -428,7 +437,6 @@ int cu_step(struct be *be, struct be_step *s, struct be_mat *x, uint32_t first,
 	c.attrs = &together;
 	c.numAttrs = 1;
 	CU_TRY(cudaLaunchKernelEx(&c, s->fn, a), "step", err);
-	/* the last layer has one barrier less in front */
-	s->arg.met += (a.layers * 5 - 1) * s->blocks;
+	s->arg.time += a.layers;
 	return 0;
 }

@@ -1,26 +1,30 @@
 /* step.cuh - one token through all decoder blocks in one launch: what its
  * parts share, and the stream of weights.
  *
- * As many blocks of threads as multiprocessors stay for the whole step and meet
- * at barriers between its phases:
+ * As many blocks of threads as multiprocessors stay for the whole step.  Each
+ * has its share of the outputs of every phase:
  *
- *	qkv     norm, q k v                 x -> qkv
- *	attend  rope, cache, softmax        qkv -> part
- *	o       merge, o, residual          part -> x
- *	gate_up norm, gate and up           x -> gu
- *	down    silu, down, residual        gu -> x
+ *	qkv     norm, q k v                 x -> q k v
+ *	attend  rope, cache, softmax        q k v -> share -> att
+ *	o       o, residual                 att -> x
+ *	gate_up norm, gate, up, silu        x -> h
+ *	down    down, residual              h -> x
+ *
+ * What phases hand on goes by words that carry their own time
+ * (step_wire.cuh): there are no barriers of all blocks.  A warp makes the
+ * inputs of its own units and begins with them; the one barrier of a block in
+ * a phase is where its warps' sums are added.
  *
  * One warp, the producer, copies the block's share of all weights, of all
  * phases and layers, through a ring of stages in shared memory, far ahead of
- * the arithmetic: barriers and prologues cost time, but the memory keeps
- * reading.  It keeps a bounded number of bytes on their way: what waits in the
- * memory's queues delays the few loads that everybody waits for.
+ * the arithmetic: waiting costs time, but the memory keeps reading.  It keeps
+ * a bounded number of bytes on their way: what waits in the memory's queues
+ * delays the few loads that everybody waits for.
  *
  *	matrix   strips of 16 outputs in the layout of qw.cuh; the strips of a
- *	         phase are cut evenly among blocks
- *	piece    32 units of 128 inputs of a strip (16 with 8 bits), or what is
- *	         left of it: what a stage holds.  Warp w takes the units w and
- *	         w + 16
+ *	         phase are cut evenly among blocks, those of gate and up alike
+ *	piece    16 units of 128 inputs of a strip, or what is left of it: what
+ *	         a stage holds.  Warp w takes unit w
  *
  * A kernel is made for one width of codes and one of units, so that its code
  * stays in the instruction cache; models that mix them go the narrow way. */
@@ -33,12 +37,12 @@
 #define STEP_WORKERS (STEP_WARPS * 32)
 #define STEP_THREADS (STEP_WORKERS + 128)  /* and the producer's group */
 #define STEP_ROUND (STEP_WARPS * 128)      /* inputs, a unit for each warp */
-/* Norms keep a row in registers: 8 x 4 inputs a lane. */
-#define STEP_HIDDEN (8 * STEP_ROUND)
+/* A thread has one output of a phase at most. */
+#define STEP_STRIPS (STEP_WORKERS / 16)    /* of a block; of gate and up each */
 /* Sums of a strip: 16 from each warp, padded so that strips meet no bank
  * twice. */
 #define STEP_RED (16 * STEP_WARPS + 16)
-#define STEP_STAGES 16                     /* at most */
+#define STEP_STAGES 32                     /* at most */
 
 /* A matrix in one word: where its codes are, and what they are.  Scales and
  * zeros follow the codes (struct be_qw). */
@@ -46,17 +50,12 @@
 #define STEP_BF16 (1ull << 48)   /* scales are, else f16 */
 #define STEP_ZERO (1ull << 49)   /* zeros are there */
 
-/* Inputs of a piece. */
-__host__ __device__ constexpr uint32_t step_piece(int bits)
-{
-	return bits == 8 ? STEP_ROUND : 2 * STEP_ROUND;
-}
-
 struct step_layer {
 	uint64_t mat[7];                /* q k v o gate up down */
 	const float *bias[7];           /* or NULL */
-	const uint32_t *perm[4];        /* of qkv, o, gate_up, down; or NULL */
-	const uint32_t *back_o, *back_down; /* what undoes those, or NULL */
+	/* where inputs of qkv, o, gate_up, down stand in their act-order, or
+	 * NULL; norm_in and norm_post are in it */
+	const uint32_t *back[4];
 	const float *norm_in, *norm_post, *norm_q, *norm_k;
 	__half *k, *v;                  /* [positions][kv_heads * head_dim] */
 };
@@ -71,6 +70,7 @@ struct span {
 struct reader {
 	uint32_t kvh, split, at, to, step;
 	uint32_t group;         /* of query heads; at least groups: idle */
+	uint32_t merge, merge_to; /* outputs of the head to merge splits of */
 };
 
 /* ---- shared memory ---- */
@@ -85,34 +85,36 @@ struct step_map {
 	uint32_t sum32;   /* [inputs / 32]: their sums */
 	uint32_t sum128;  /* [inputs / 128]; with units of 128 alone */
 	uint32_t step;    /* [inputs / 128]: what the numbers count */
-	uint32_t part;    /* [WARPS] */
+	uint32_t part;    /* [2][WARPS]: squares of inputs; by turns */
 	uint32_t rope;    /* [head_dim]: cos, sin */
 	uint32_t layer;   /* [2] step_layer: layer i is at i % 2 */
 	uint32_t reader;  /* [WARPS] */
 	uint32_t strips;  /* [8] span: this block's strips of each matrix */
 	uint32_t full, empty; /* [STAGES] */
-	uint32_t begun;   /* layers the producer has come to */
+	uint32_t outs;    /* [4]: strips of outputs of each phase */
 	uint32_t mat;     /* [layers][7], as in step_layer */
-	uint32_t red;     /* [strips of a block][RED]; or weights of splits */
+	uint32_t red;     /* [2][strips of a block][RED]; by turns */
 	uint32_t end;
 };
 
 struct step_arg {
 	const struct step_layer *layer;
 	float *x;                       /* [hidden] */
-	float *qkv;                     /* [q | k | v] */
-	float *part, *part_ml;          /* [splits][q], [heads][splits][2] */
-	__half *gu;                     /* [gate | up] */
-	uint32_t *meet;                 /* barriers passed, times blocks */
+	/* words: inputs of the phases, q k v */
+	uint32_t *vec[4], *qkv;
+	struct share *share;            /* [kv_heads][splits][rep head_dim] */
 	const float *cos, *sin;         /* of this position: [head_dim / 2] */
-	uint32_t met;                   /* *meet at the start */
+	uint32_t time;                  /* of the first layer */
 	uint32_t layers, hidden, inter, heads, kv_heads, head_dim;
 	uint32_t pos, splits, rep;      /* rep: heads / kv_heads */
 	size_t kv_ld;
 	float eps, scale;
 	uint32_t codes, grid;           /* bytes of a stage: codes, scales */
 	uint32_t stages, flight;        /* stages; pieces on their way */
-	uint32_t lanes;                 /* that read a row of the cache */
+	/* lanes that read a row of the cache, and that merge an output's
+	 * splits: powers of 2 */
+	uint32_t row_bits, share_bits;
+	uint32_t red;                   /* floats of sums of a phase */
 	struct step_map at;
 };
 
@@ -214,13 +216,16 @@ __device__ __forceinline__ uint32_t mat_out(const struct step_arg &a, int m)
 	     : m == 4 || m == 5 ? a.inter : a.hidden;
 }
 
-/* This block's strips of matrix m: the part of its share of the phase. */
+/* This block's strips of matrix m: the part of its share of the phase.  Gate
+ * and up are cut alike, so that their outputs meet in one thread. */
 static __device__ span strips_of(const struct step_arg &a, int m)
 {
 	const int phase = m < 3 ? 0 : m < 4 ? 1 : m < 6 ? 2 : 3;
+	const int first = phase == 2 ? m : phase_first(phase);
+	const int end = phase == 2 ? m + 1 : phase_end(phase);
 	uint32_t before = 0, all = 0, own = 0;
 
-	for (int i = phase_first(phase); i < phase_end(phase); i++) {
+	for (int i = first; i < end; i++) {
 		uint32_t n = (mat_out(a, i) + 15) / 16;
 
 		before += i < m ? n : 0;
@@ -233,6 +238,17 @@ static __device__ span strips_of(const struct step_arg &a, int m)
 	s = min(max(s, before), before + own) - before;
 	e = min(max(e, before), before + own) - before;
 	return { s, e };
+}
+
+/* Strips whose outputs the block has in a phase. */
+static __device__ uint32_t outs_of(const struct step_arg &a, int phase)
+{
+	const int end = phase ? phase_first(phase) + 1 : 3;
+	uint32_t n = 0;
+
+	for (int m = phase_first(phase); m < end; m++)
+		n += strips_of(a, m).to - strips_of(a, m).from;
+	return n;
 }
 
 /* ---- the stream of weights ---- */
@@ -251,6 +267,7 @@ __device__ __forceinline__ void turn_next(struct turn *t, uint32_t stages)
 }
 
 #if __CUDA_ARCH__ >= 900
+
 struct producer {
 	struct turn put, landed;
 	uint32_t sent;          /* pieces */
@@ -298,8 +315,8 @@ static __device__ void mat_send(const struct step_arg &a,
 
 	/* strips follow each other, and so do their pieces */
 	for (uint32_t n = s.from; n < s.to; n++)
-		for (uint32_t k = 0; k < in; k += step_piece(BITS)) {
-			const uint32_t part = min(in - k, step_piece(BITS));
+		for (uint32_t k = 0; k < in; k += STEP_ROUND) {
+			const uint32_t part = min(in - k, STEP_ROUND);
 
 			piece_send(a, p, codes, part * 2 * BITS, grid,
 				   part / UNIT * 32, zero);
@@ -308,6 +325,36 @@ static __device__ void mat_send(const struct step_arg &a,
 		}
 }
 
+__device__ __forceinline__ void prefetch(const void *p)
+{
+	asm volatile("prefetch.global.L2 [%0];" :: "l"(p));
+}
+
+/* What a layer reads that no phase makes, to the second level cache: norms, and
+ * the first of the block's rows of the cache.  By a warp. */
+static __device__ void look_ahead(const struct step_arg &a,
+				  const struct step_layer *l)
+{
+	const struct reader *r = smem<struct reader>(a.at.reader);
+	const uint32_t from = r->at, to = min(r->to, from + 256);
+	const uint32_t lines = (a.head_dim * 2 + 127) / 128;
+	const uint32_t lane = threadIdx.x % 32;
+
+	for (uint32_t c = lane * 32; c < a.hidden; c += 32 * 32) {
+		prefetch(l->norm_in + c);
+		prefetch(l->norm_post + c);
+	}
+	if (r->kvh >= a.kv_heads)
+		return;
+	for (uint32_t k = lane; k < (to - from) * lines * 2; k += 32) {
+		const __half *p = k % 2 ? l->v : l->k;
+
+		prefetch(p + (from + k / 2 / lines) * a.kv_ld +
+			 r->kvh * a.head_dim + k / 2 % lines * 64);
+	}
+}
+
+/* By one warp, of which a lane sends. */
 template <int BITS, int UNIT>
 static __device__ void produce(const struct step_arg &a)
 {
@@ -316,32 +363,12 @@ static __device__ void produce(const struct step_arg &a)
 
 	p.policy = policy_once();
 	for (uint32_t l = 0; l < a.layers; l++) {
-		*smem<volatile uint32_t>(a.at.begun) = l + 1;
-		for (int i = 0; i < 7; i++)
+		look_ahead(a, a.layer + l);
+		for (int i = 0; threadIdx.x % 32 == 0 && i < 7; i++)
 			mat_send<BITS, UNIT>(a, &p, mat[l * 7 + i], i);
+		__syncwarp();
 	}
 }
 #endif
-
-/* ---- barrier of all blocks ---- */
-
-/* What any block wrote before is seen by all behind it.  By the workers. */
-__device__ __forceinline__ void meet_all(const struct step_arg &a,
-					 uint32_t *met)
-{
-	*met += gridDim.x;
-	workers_sync();
-	if (threadIdx.x == 0) {
-		uint32_t v;
-
-		asm volatile("red.release.gpu.global.add.u32 [%0], 1;"
-			     :: "l"(a.meet) : "memory");
-		do {
-			asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
-				     : "=r"(v) : "l"(a.meet) : "memory");
-		} while ((int32_t)(v - *met) < 0);
-	}
-	workers_sync();
-}
 
 #endif

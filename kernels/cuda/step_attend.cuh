@@ -2,40 +2,74 @@
  *
  * A key/value head has `splits` blocks, each with an even part of the
  * positions.  A block first turns the raw q (and, with the last part, k and v)
- * of qkv into what is used: norm per head, rotary embedding, the new row of the
- * cache.  Then its warps take positions in turn, RG query heads at a time that
- * share the keys and values, as online softmax; their results are merged in
- * order of lanes, then warps.  Splits are merged by whoever reads `part`.
+ * into what is used: norm per head, rotary embedding, the new row of the cache.
+ * Then its warps take positions in turn, RG query heads at a time that share
+ * the keys and values, as online softmax; their results are merged in order of
+ * lanes, then warps.  The blocks of a head merge their shares, each an even part
+ * of the head's outputs.
  *
  * A row of a head is read by LP lanes, 8 elements each; a warp has 32 / LP rows
- * times J in flight.  The first of them are read before the barrier in front of
- * attention: only the new row has to wait for it. */
+ * times J in flight.  The first of them are read before q is waited for. */
 #ifndef KERNELS_CUDA_STEP_ATTEND_CUH
 #define KERNELS_CUDA_STEP_ATTEND_CUH
 
-#include "step.cuh"
+#include "step_wire.cuh"
 
-/* One head of n elements: raw -> norm -> rope -> times f, by one warp. */
-static __device__ void head_make(const struct step_arg &a, const float *raw,
-				 const float *norm, float f, float *to)
+/* Shared memory of the phase, in the place of inputs. */
+struct room {
+	float *q;       /* [rep + 1 + RG][head_dim]: q, k, v, what is not used */
+	__half *k, *v;  /* [head_dim]: the new row of the cache */
+	float *out;     /* [WARPS][RG][out_pitch]: result, top, sum */
+};
+
+/* 16-byte pieces of results, rows apart by no multiple of the banks. */
+__host__ __device__ constexpr uint32_t out_pitch(uint32_t head_dim)
+{
+	return head_dim + 4;
+}
+
+template <int RG>
+static __device__ struct room room_of(const struct step_arg &a)
+{
+	const uint32_t n = a.head_dim;
+	struct room r;
+
+	r.q = smem<float>(a.at.act);
+	r.k = (__half *)(r.q + (a.rep + 1 + RG) * n);
+	r.v = r.k + n;
+	r.out = (float *)(r.v + n);
+	return r;
+}
+
+static inline size_t step_attend_smem(uint32_t head_dim, uint32_t rep, int rg)
+{
+	return ((size_t)(rep + 2 + rg) * head_dim +
+		(size_t)STEP_WARPS * rg * out_pitch(head_dim)) * sizeof(float);
+}
+
+/* 2^x; what is tiny is 0 */
+__device__ __forceinline__ float pow2(float x)
+{
+	float y;
+
+	asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+	return y;
+}
+
+/* The norm of a head (or none), rope, times f: by one warp, in place. */
+static __device__ void head_turn(const struct step_arg &a, const float *norm,
+				 float squares, float f, float *to)
 {
 	const float *rope = smem<float>(a.at.rope);
-	const uint32_t lane = threadIdx.x % 32, n = a.head_dim, h = n / 2;
-	float r = 1, own = 0;
+	const uint32_t h = a.head_dim / 2;
+	float r = 1;
 
-#pragma unroll 4
-	for (uint32_t i = lane; i < n; i += 32) {
-		float v = __ldcg(raw + i);
-
-		to[i] = v;
-		own += v * v;
-	}
 	if (norm)
-		r = rsqrtf(cu_warp_sum(own) / n + a.eps);
-	__syncwarp();
-	for (uint32_t i = lane; i < h; i += 32) {
+		r = rsqrtf(cu_warp_sum(squares) / a.head_dim + a.eps);
+#pragma unroll 1
+	for (uint32_t i = threadIdx.x % 32; i < h; i += 32) {
 		float lo = to[i], hi = to[i + h];
-		float c = rope[i], s = rope[i + h];
+		const float c = rope[i], s = rope[i + h];
 
 		if (norm) {
 			lo *= r * __ldg(norm + i);
@@ -47,32 +81,37 @@ static __device__ void head_make(const struct step_arg &a, const float *raw,
 	__syncwarp();
 }
 
-/* The heads of the block: q to shared memory, the new row to the cache. */
-static __device__ void heads_make(const struct step_arg &a,
-				  const struct step_layer *l, uint32_t kvh,
-				  bool last, float *q)
+/* Number t of what the block needs: its q, then k and v, which are also put into
+ * the cache. */
+static __device__ void head_make(const struct step_arg &a,
+				 const struct step_layer *l, uint32_t time,
+				 uint32_t kvh, uint32_t t, const struct room &m)
 {
-	const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-	const uint32_t n = a.head_dim, rep = a.rep;
-	const float *k = a.qkv + a.heads * n + kvh * n;
-	const float *v = k + a.kv_heads * n;
-	const size_t row = a.pos * a.kv_ld + kvh * n;
+	const uint32_t lane = threadIdx.x % 32, n = a.head_dim, rep = a.rep;
+	const uint32_t head = t < rep ? kvh * rep + t
+			    : a.heads + (t - rep) * a.kv_heads + kvh;
+	float *to = m.q + t * n, squares = 0;
 
-	for (uint32_t t = warp; t < rep + (last ? 2 : 0); t += STEP_WARPS) {
-		if (t < rep) {
-			head_make(a, a.qkv + (kvh * rep + t) * n, l->norm_q,
-				  a.scale, q + t * n);
-		} else if (t == rep) {
-			float *to = q + t * n;
+#pragma unroll 1
+	for (uint32_t i = lane * 4; i < n; i += 128) {
+		const float4 v = words_await(a.qkv + head * n + i, time);
 
-			head_make(a, k, l->norm_k, 1, to);
-			for (uint32_t i = lane; i < n; i += 32)
-				l->k[row + i] = cu_half(to[i]);
-		} else {
-			for (uint32_t i = lane; i < n; i += 32)
-				l->v[row + i] = cu_half(__ldcg(v + i));
-		}
+		*(float4 *)(to + i) = v;
+		squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
 	}
+	__syncwarp();
+	if (t <= rep)
+		head_turn(a, t < rep ? l->norm_q : l->norm_k, squares,
+			  t < rep ? a.scale : 1, to);
+	if (t < rep)
+		return;
+
+	__half *row = t == rep ? m.k : m.v;
+	__half *cache = (t == rep ? l->k : l->v) + a.pos * a.kv_ld + kvh * n;
+
+#pragma unroll 1
+	for (uint32_t i = lane; i < n; i += 32)
+		row[i] = cache[i] = cu_half(to[i]);
 }
 
 /* Eight halves as floats. */
@@ -94,31 +133,35 @@ struct soft {
 	float top, sum, acc[8];
 };
 
-/* top may be -inf where nothing was seen */
-__device__ __forceinline__ float weight_of(float top, float all)
+/* Two running softmaxes become one. */
+__device__ __forceinline__ float2 weights_of(float *top, float other)
 {
-	return top == -INFINITY ? 0.f : exp2f(top - all);
+	const float all = fmaxf(*top, other);
+	/* both may be -inf, where nothing was seen */
+	const float safe = fmaxf(all, -1e30f);
+	const float2 f = make_float2(pow2(*top - safe), pow2(other - safe));
+
+	*top = all;
+	return f;
 }
 
 template <int RG>
 static __device__ void soft_merge_lanes(struct soft *s, uint32_t lp)
 {
+#pragma unroll 1
 	for (uint32_t o = lp; o < 32; o *= 2)
 #pragma unroll
 		for (int r = 0; r < RG; r++) {
-			float top = __shfl_xor_sync(~0u, s[r].top, o);
-			float all = fmaxf(s[r].top, top);
-			float f = weight_of(s[r].top, all);
-			float g = weight_of(top, all);
+			const float2 f = weights_of(&s[r].top, __shfl_xor_sync(
+				~0u, s[r].top, o));
 
-			s[r].sum = s[r].sum * f +
-				   __shfl_xor_sync(~0u, s[r].sum, o) * g;
+			s[r].sum = s[r].sum * f.x +
+				   __shfl_xor_sync(~0u, s[r].sum, o) * f.y;
 #pragma unroll
 			for (int i = 0; i < 8; i++)
-				s[r].acc[i] = s[r].acc[i] * f +
+				s[r].acc[i] = s[r].acc[i] * f.x +
 					__shfl_xor_sync(~0u, s[r].acc[i], o) *
-					g;
-			s[r].top = all;
+					f.y;
 		}
 }
 
@@ -134,7 +177,7 @@ static __device__ void soft_add(struct soft *s, const struct rows<J> &w,
 {
 #pragma unroll
 	for (int r = 0; r < RG; r++) {
-		float p[J], top = s[r].top, f;
+		float p[J], top = s[r].top, f, safe;
 
 #pragma unroll
 		for (int j = 0; j < J; j++) {
@@ -149,20 +192,28 @@ static __device__ void soft_add(struct soft *s, const struct rows<J> &w,
 				p[j] += v.x * k[i] + v.y * k[i + 1] +
 					v.z * k[i + 2] + v.w * k[i + 3];
 			}
-			for (uint32_t o = lp / 2; o; o /= 2)
+		}
+#pragma unroll 1
+		for (uint32_t o = lp / 2; o; o /= 2)
+#pragma unroll
+			for (int j = 0; j < J; j++)
 				p[j] += __shfl_xor_sync(~0u, p[j], o);
-			if (!seen[j])
-				p[j] = -INFINITY;
+#pragma unroll
+		for (int j = 0; j < J; j++) {
+			p[j] = seen[j] ? p[j] : -INFINITY;
 			top = fmaxf(top, p[j]);
 		}
-		f = weight_of(s[r].top, top);
+		/* -inf where nothing was seen */
+		safe = fmaxf(top, -1e30f);
+		f = pow2(s[r].top - safe);
+		s[r].top = top;
 		s[r].sum *= f;
 #pragma unroll
 		for (int i = 0; i < 8; i++)
 			s[r].acc[i] *= f;
 #pragma unroll
 		for (int j = 0; j < J; j++) {
-			float e = weight_of(p[j], top), v[8];
+			float e = pow2(p[j] - safe), v[8];
 
 			widen(w.v[j], v);
 			s[r].sum += e;
@@ -170,8 +221,13 @@ static __device__ void soft_add(struct soft *s, const struct rows<J> &w,
 			for (int i = 0; i < 8; i++)
 				s[r].acc[i] += e * v[i];
 		}
-		s[r].top = top;
 	}
+}
+
+/* The first of the 8 elements of a row that are this lane's. */
+__device__ __forceinline__ uint32_t row_part(const struct step_arg &a)
+{
+	return (threadIdx.x & ((1u << a.row_bits) - 1)) * 8;
 }
 
 template <int RG> struct tile {
@@ -180,15 +236,15 @@ template <int RG> struct tile {
 	bool seen[J];
 };
 
-/* The rows from p on.  `fresh` alone reads the new row, once it is written. */
+/* The rows from p on, but for the new one. */
 template <int RG>
 static __device__ void tile_read(const struct step_arg &a,
 				 const struct step_layer *l,
-				 const struct reader &r, uint32_t p, bool fresh,
+				 const struct reader &r, uint32_t p,
 				 struct tile<RG> *t)
 {
-	const uint32_t lane = threadIdx.x % 32, lp = a.lanes;
-	const uint32_t c = lane % lp * 8, sub = lane / lp, each = 32 / lp;
+	const uint32_t lane = threadIdx.x % 32, each = 32 >> a.row_bits;
+	const uint32_t c = row_part(a), sub = lane >> a.row_bits;
 	const size_t head = r.kvh * a.head_dim + c;
 
 #pragma unroll
@@ -197,25 +253,41 @@ static __device__ void tile_read(const struct step_arg &a,
 		const size_t o = at * a.kv_ld + head;
 
 		t->seen[j] = at < r.to;
-		if (fresh && at != a.pos)
-			continue;
 		t->w.k[j] = t->w.v[j] = make_uint4(0, 0, 0, 0);
-		if (at < r.to && c < a.head_dim) {
+		if (at < r.to && at != a.pos && c < a.head_dim) {
 			t->w.k[j] = __ldcg((const uint4 *)(l->k + o));
 			t->w.v[j] = __ldcg((const uint4 *)(l->v + o));
 		}
 	}
 }
 
-/* All of the warp's positions; t holds the first rows. */
+/* The new row, where it is among them. */
+template <int RG>
+static __device__ void tile_fresh(const struct step_arg &a, uint32_t p,
+				  const struct room &m, struct tile<RG> *t)
+{
+	const uint32_t lane = threadIdx.x % 32, each = 32 >> a.row_bits;
+	const uint32_t c = row_part(a), sub = lane >> a.row_bits;
+
+#pragma unroll
+	for (int j = 0; j < tile<RG>::J; j++)
+		if (p + j * each + sub == a.pos && t->seen[j] &&
+		    c < a.head_dim) {
+			t->w.k[j] = *(const uint4 *)(m.k + c);
+			t->w.v[j] = *(const uint4 *)(m.v + c);
+		}
+}
+
+/* All of the warp's positions, for the query heads from q on; t holds the first
+ * rows. */
 template <int RG>
 static __device__ void soft_run(const struct step_arg &a,
 				const struct step_layer *l,
 				const struct reader &r, struct tile<RG> *t,
-				const float *q, struct soft *s)
+				const float *q, const struct room &m,
+				struct soft *s)
 {
-	const uint32_t lp = a.lanes;
-	const uint32_t c = threadIdx.x % 32 % lp * 8;
+	const uint32_t lp = 1u << a.row_bits, c = row_part(a);
 
 	for (int i = 0; i < RG; i++) {
 		s[i].top = -INFINITY;
@@ -224,19 +296,14 @@ static __device__ void soft_run(const struct step_arg &a,
 			s[i].acc[j] = 0;
 	}
 	for (uint32_t p = r.at; p < r.to; p += r.step) {
-		tile_read<RG>(a, l, r, p, p == r.at, t);
+		if (p != r.at)
+			tile_read<RG>(a, l, r, p, t);
+		if (p <= a.pos && a.pos < p + (32 >> a.row_bits) * tile<RG>::J)
+			tile_fresh<RG>(a, p, m, t);
 		soft_add<RG, tile<RG>::J>(s, t->w, q + (c < a.head_dim ? c : 0),
 					  a.head_dim, lp, t->seen);
 	}
 	soft_merge_lanes<RG>(s, lp);
-}
-
-/* What attention needs of shared memory: q and one k, then a head's result of
- * each warp. */
-static inline size_t step_attend_smem(uint32_t head_dim, uint32_t rep, int rg)
-{
-	return ((size_t)(rep + 1 + rg) * head_dim +
-		(size_t)STEP_WARPS * rg * (head_dim + 2)) * sizeof(float);
 }
 
 /* Who reads what: stays for the step. */
@@ -245,7 +312,8 @@ static __device__ struct reader reader_of(const struct step_arg &a,
 					  uint32_t warp)
 {
 	const uint32_t parts = STEP_WARPS / ((a.rep + RG - 1) / RG);
-	const uint32_t each = 32 / a.lanes * tile<RG>::J, n = a.pos + 1;
+	const uint32_t each = (32 >> a.row_bits) * tile<RG>::J;
+	const uint32_t n = a.pos + 1;
 	struct reader r;
 
 	r.kvh = blockIdx.x / a.splits;
@@ -254,43 +322,140 @@ static __device__ struct reader reader_of(const struct step_arg &a,
 	r.step = parts * each;
 	r.at = n * r.split / a.splits + warp % parts * each;
 	r.to = n * (r.split + 1) / a.splits;
+	r.merge = a.rep * a.head_dim * r.split / a.splits;
+	r.merge_to = a.rep * a.head_dim * (r.split + 1) / a.splits;
 	return r;
 }
 
 /* Positions that a block's warps have in registers at a time. */
-static inline uint32_t step_tile(uint32_t rep, uint32_t lanes)
+static inline uint32_t step_tile(uint32_t rep, uint32_t row_bits)
 {
-	return rep == 1 ? STEP_WARPS * (32 / lanes) * tile<1>::J
-			: STEP_WARPS / ((rep + 3) / 4) * (32 / lanes) *
-				  tile<4>::J;
+	const uint32_t each = 32 >> row_bits;
+
+	return rep == 1 ? STEP_WARPS * each * tile<1>::J
+			: STEP_WARPS / ((rep + 3) / 4) * each * tile<4>::J;
 }
 
+/* A finished output of attention, to where o has it. */
+static __device__ void att_put(const struct step_arg &a,
+			       const struct step_layer *l, uint32_t i, float v,
+			       uint32_t time)
+{
+	const uint32_t *back = l->back[1];
+
+	word_put(a.vec[1] + (back ? __ldg(back + i) : i), v, time);
+}
+
+/* The block's part of the head's outputs, of all splits; a lane a split. */
+static __device__ void splits_merge(const struct step_arg &a,
+				    const struct step_layer *l,
+				    const struct reader &r, uint32_t time)
+{
+	const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+	const uint32_t all = a.rep * a.head_dim;
+	const struct share *from = a.share + (size_t)r.kvh * a.splits * all;
+	const uint32_t w = 1u << a.share_bits, each = 32 >> a.share_bits;
+	const uint32_t to = r.merge_to;
+
+	for (uint32_t base = r.merge + warp * each; base < to;
+	     base += STEP_WARPS * each) {
+		const uint32_t i = base + (lane >> a.share_bits);
+		float top = -INFINITY, sum = 0, v = 0;
+
+		for (uint32_t s = lane & (w - 1); s < a.splits && i < to; s += w) {
+			const struct share o = share_await(from + s * all + i,
+							   time);
+			const float2 f = weights_of(&top, o.top);
+
+			sum = sum * f.x + o.sum * f.y;
+			v = v * f.x + o.v * f.y;
+		}
+		__syncwarp();
+#pragma unroll 1
+		for (uint32_t o = 1; o < w; o *= 2) {
+			const float2 f = weights_of(&top, __shfl_xor_sync(
+				~0u, top, o));
+
+			sum = sum * f.x + __shfl_xor_sync(~0u, sum, o) * f.y;
+			v = v * f.x + __shfl_xor_sync(~0u, v, o) * f.y;
+		}
+		if ((lane & (w - 1)) == 0 && i < to)
+			att_put(a, l, r.kvh * all + i,
+				__fdividef(v, sum), time);
+	}
+}
+
+/* The results of warps: finished, or the split's share. */
+template <int RG>
+static __device__ void warps_merge(const struct step_arg &a,
+				   const struct step_layer *l,
+				   const struct reader &r, uint32_t time,
+				   const struct room &m)
+{
+	const uint32_t n = a.head_dim, all = a.rep * n;
+	const uint32_t parts = STEP_WARPS / ((a.rep + RG - 1) / RG);
+	const uint32_t pitch = out_pitch(n), step = RG * pitch;
+	struct share *share = a.share +
+			      (size_t)(r.kvh * a.splits + r.split) * all;
+
+#pragma unroll 1
+	for (uint32_t i = threadIdx.x; i < all; i += STEP_WORKERS) {
+		const uint32_t head = a.rep == 1 ? 0 : i / n, c = i - head * n;
+		const float *from = m.out + (head / RG * parts * RG +
+					     head % RG) * pitch;
+		float top = from[n], sum = 0, v = 0;
+
+#pragma unroll 4
+		for (uint32_t w = 1; w < parts; w++)
+			top = fmaxf(top, from[w * step + n]);
+#pragma unroll 4
+		for (uint32_t w = 0; w < parts; w++) {
+			const float f = pow2(from[w * step + n] - top);
+
+			sum += from[w * step + n + 1] * f;
+			v += from[w * step + c] * f;
+		}
+		if (a.splits == 1)
+			att_put(a, l, r.kvh * all + i, __fdividef(v, sum),
+				time);
+		else
+			share_put(share + i, v, top, sum, time);
+	}
+}
+
+/* By all warps of a block that has a part; behind it the room is free. */
 template <int RG>
 static __device__ void step_attend(const struct step_arg &a,
 				   const struct step_layer *l,
-				   const struct reader &r, struct tile<RG> *t)
+				   const struct reader &r, uint32_t time,
+				   struct tile<RG> *t)
 {
 	const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-	const uint32_t n = a.head_dim, rep = a.rep;
-	const uint32_t groups = (rep + RG - 1) / RG;
-	const uint32_t parts = STEP_WARPS / groups;
-	float *q = smem<float>(a.at.act), *out = q + (rep + 1 + RG) * n;
+	const uint32_t n = a.head_dim;
+	const struct room m = room_of<RG>(a);
 
-	heads_make(a, l, r.kvh, r.split == a.splits - 1, q);
+	/* the last split has the new row */
+	for (uint32_t i = warp; i < a.rep + (r.split + 1 == a.splits ? 2 : 0);
+	     i += STEP_WARPS)
+		head_make(a, l, time, r.kvh, i, m);
 	workers_sync();
-	if (r.group < groups) {
+	if (r.group < (a.rep + RG - 1) / RG) {
 		struct soft s[RG];
 
 		/* query heads behind the last are computed from what lies
 		 * there, and not used */
-		soft_run<RG>(a, l, r, t, q + r.group * RG * n, s);
+		soft_run<RG>(a, l, r, t, m.q + r.group * RG * n, m, s);
 		for (int i = 0; i < RG; i++) {
-			float *to = out + (warp * RG + i) * (n + 2);
+			float *to = m.out + (warp * RG + i) * out_pitch(n);
 			const uint32_t c = lane * 8;
+			const float *v = s[i].acc;
 
-			if (c < n)
-				for (int j = 0; j < 8; j++)
-					to[c + j] = s[i].acc[j];
+			if (c < n) {
+				*(float4 *)(to + c) = make_float4(
+					v[0], v[1], v[2], v[3]);
+				*(float4 *)(to + c + 4) = make_float4(
+					v[4], v[5], v[6], v[7]);
+			}
 			if (lane == 0) {
 				to[n] = s[i].top;
 				to[n + 1] = s[i].sum;
@@ -298,86 +463,10 @@ static __device__ void step_attend(const struct step_arg &a,
 		}
 	}
 	workers_sync();
-	for (uint32_t i = threadIdx.x; i < rep * n; i += STEP_WORKERS) {
-		const uint32_t head = i / n, c = i % n;
-		const float *from = out + (head / RG * parts * RG + head % RG) *
-				    (n + 2);
-		const uint32_t step = RG * (n + 2);
-		const uint32_t o = (r.kvh * rep + head) * n + c;
-		float top = -INFINITY, sum = 0, v = 0;
-
-		for (uint32_t w = 0; w < parts; w++)
-			top = fmaxf(top, from[w * step + n]);
-		for (uint32_t w = 0; w < parts; w++) {
-			float f = weight_of(from[w * step + n], top);
-
-			sum += from[w * step + n + 1] * f;
-			v += from[w * step + c] * f;
-		}
-		/* in the order in which o takes it */
-		a.part[r.split * a.heads * n +
-		       (l->back_o ? __ldg(l->back_o + o) : o)] = v;
-		if (c == 0)
-			((float2 *)a.part_ml)[(r.kvh * rep + head) * a.splits +
-					      r.split] = make_float2(top, sum);
-	}
-}
-
-__device__ __forceinline__ float warp_max(float v)
-{
-	for (int o = 16; o; o /= 2)
-		v = fmaxf(v, __shfl_xor_sync(~0u, v, o));
-	return v;
-}
-
-/* The share of each split in each head, to shared memory: the output is the
- * sum over splits of part times that.  A warp per head, a lane per split. */
-static __device__ void shares_make(const struct step_arg &a, float *share)
-{
-	const uint32_t lane = threadIdx.x % 32, n = a.splits;
-
-	for (uint32_t h = threadIdx.x / 32; h < a.heads; h += STEP_WARPS) {
-		const float2 *ml = (const float2 *)a.part_ml + h * n;
-		float top = -INFINITY, sum = 0;
-
-		for (uint32_t s = lane; s < n; s += 32) {
-			const float2 v = __ldcg(ml + s);
-			const float all = fmaxf(top, v.x);
-
-			sum = sum * weight_of(top, all) +
-			      v.y * weight_of(v.x, all);
-			top = all;
-			share[h * n + s] = v.x;
-		}
-
-		const float all = warp_max(top);
-
-		sum = cu_warp_sum(sum * weight_of(top, all));
-		for (uint32_t s = lane; s < n; s += 32)
-			share[h * n + s] = weight_of(share[h * n + s], all) /
-					   sum;
-	}
-}
-
-/* Four elements of attention's output from c on, which belong to the heads
- * h.x to h.w. */
-static __device__ float4 step_attended(const struct step_arg &a, uint32_t c,
-				       uint4 h, const float *share)
-{
-	const float *part = a.part + c;
-	const uint32_t row = a.heads * a.head_dim, n = a.splits;
-	float4 sum = {};
-
-#pragma unroll 4
-	for (uint32_t s = 0; s < n; s++) {
-		const float4 v = __ldcg((const float4 *)(part + s * row));
-
-		sum.x += v.x * share[h.x * n + s];
-		sum.y += v.y * share[h.y * n + s];
-		sum.z += v.z * share[h.z * n + s];
-		sum.w += v.w * share[h.w * n + s];
-	}
-	return sum;
+	warps_merge<RG>(a, l, r, time, m);
+	workers_sync();
+	if (a.splits > 1)
+		splits_merge(a, l, r, time);
 }
 
 #endif

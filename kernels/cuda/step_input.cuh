@@ -1,5 +1,5 @@
-/* step_input.cuh - what a phase of a step multiplies, made by each block for
- * itself: norms, merged attention, gated activations.
+/* step_input.cuh - what a phase of a step multiplies: words become bytes.  Warp
+ * w makes the units that it multiplies, w, w + 16 and so on, for itself alone.
  *
  * [chunk of 64][plane hi, lo][t][16 bytes]: what lane 4 g + t holds of B for
  * the chunk, column g being the plane: 4 bytes for each of the inputs 8 t to
@@ -7,7 +7,7 @@
 #ifndef KERNELS_CUDA_STEP_INPUT_CUH
 #define KERNELS_CUDA_STEP_INPUT_CUH
 
-#include "step_attend.cuh"
+#include "step_wire.cuh"
 
 /* Bytes in the order in which bytes_of has the inputs of a register. */
 template <int BITS> __device__ __forceinline__ uint32_t act_order(uint32_t v)
@@ -32,7 +32,7 @@ static __device__ void put4(const struct step_arg &a, uint32_t c, float4 v)
 	const uint32_t top = __reduce_max_sync(~0u, __float_as_uint(fmaxf(
 		fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)))));
 	const float most = __uint_as_float(top);
-	const float up = most > 1e-30f ? 32512.f / most : 0;
+	const float up = most > 1e-30f ? __fdividef(32512.f, most) : 0;
 	/* A float of 1.5 * 2^23 + m has m as its low bits.  With 128 added the
 	 * second byte is hi, and the first lo with its top bit turned. */
 	const float base = 12582912.f + 128;
@@ -66,23 +66,8 @@ static __device__ void put4(const struct step_arg &a, uint32_t c, float4 v)
 	if (threadIdx.x % 32 == 0) {
 		smem<int32_t>(a.at.sum128)[c / 128] = sum;
 		/* a largest that is no number makes all sums none */
-		smem<float>(a.at.step)[c / 128] = most / 32512.f;
+		smem<float>(a.at.step)[c / 128] = most * (1 / 32512.f);
 	}
-}
-
-/* The four inputs that stand at c in the order of the weights. */
-__device__ __forceinline__ uint4 order4(const uint32_t *perm, uint32_t c)
-{
-	return perm ? __ldg((const uint4 *)(perm + c))
-		    : make_uint4(c, c + 1, c + 2, c + 3);
-}
-
-__device__ __forceinline__ float4 gather4(const float *p, bool plain, uint4 i)
-{
-	if (plain)
-		return __ldcg((const float4 *)(p + i.x));
-	return make_float4(__ldcg(p + i.x), __ldcg(p + i.y), __ldcg(p + i.z),
-			   __ldcg(p + i.w));
 }
 
 /* Inputs are handled 128 at a time by a warp, warps in turn. */
@@ -91,93 +76,73 @@ __device__ __forceinline__ uint32_t own_input(int i)
 	return i * STEP_ROUND + threadIdx.x * 4;
 }
 
-/* rmsnorm(x), N times 4 a lane; sums of squares: a lane's own, the warp's, the
- * warps in order. */
-template <int BITS, int UNIT, int N>
-static __device__ void norm_put(const struct step_arg &a, const float *norm,
-				const uint32_t *perm)
+/* Rounds of words that are on their way at a time. */
+#define STEP_AHEAD 6
+
+/* The words of the first rounds from `from` on: asked for until all are
+ * there. */
+__device__ __forceinline__ void rounds_await(const uint32_t *from,
+					     uint32_t rounds, uint32_t time,
+					     uint4 w[STEP_AHEAD])
 {
-	float *part = smem<float>(a.at.part);
-	float4 x[N], w[2];
-	float own = 0, f = 0;
+	uint32_t late;
 
 #pragma unroll
-	for (int i = 0; i < N; i++)
-		if (own_input(i) < a.hidden) {
-			const uint4 at = order4(perm, own_input(i));
-
-			x[i] = gather4(a.x, !perm, at);
-			/* registers for more there are not */
-			if (N == 2)
-				w[i % 2] = gather4(norm, !perm, at);
-		}
+	for (int i = 0; i < STEP_AHEAD; i++)
+		w[i].x = ~time;
+	do {
+		late = 0;
 #pragma unroll
-	for (int i = 0; i < N; i++)
-		if (own_input(i) < a.hidden)
-			own += x[i].x * x[i].x + x[i].y * x[i].y +
-			       x[i].z * x[i].z + x[i].w * x[i].w;
-	own = cu_warp_sum(own);
-	if (threadIdx.x % 32 == 0)
-		part[threadIdx.x / 32] = own;
-	workers_sync();
+		for (int i = 0; i < STEP_AHEAD; i++)
+			if (i < rounds && words_late(w[i], time))
+				w[i] = words_look(from + i * STEP_ROUND);
 #pragma unroll
-	for (int i = 0; i < STEP_WARPS; i++)
-		f += part[i];
-	f = rsqrtf(f / a.hidden + a.eps);
-#pragma unroll
-	for (int i = 0; i < N; i++)
-		if (own_input(i) < a.hidden) {
-			const float4 v = N == 2 ? w[i % 2]
-				: gather4(norm, !perm,
-					  order4(perm, own_input(i)));
-
-			put4<BITS, UNIT>(a, own_input(i),
-			     make_float4(x[i].x * f * v.x, x[i].y * f * v.y,
-					 x[i].z * f * v.z, x[i].w * f * v.w));
-		}
+		for (int i = 0; i < STEP_AHEAD; i++)
+			late |= i < rounds ? words_late(w[i], time) : 0;
+	} while (__any_sync(~0u, late));
 }
 
+/* The inputs of a phase, times the weights of a norm (or NULL).  The sum of
+ * this lane's squares. */
 template <int BITS, int UNIT>
-static __device__ void attended_put(const struct step_arg &a,
-				    const uint32_t *perm)
+static __device__ float inputs_put(const struct step_arg &a,
+				   const uint32_t *from, const float *norm,
+				   uint32_t in, uint32_t time)
 {
-	const uint32_t n = a.head_dim;
-	float *share = smem<float>(a.at.red);
+	const float4 one = make_float4(1, 1, 1, 1);
+	float squares = 0;
 
-	shares_make(a, share);
-	workers_sync();
-#pragma unroll 2
-	for (uint32_t c = own_input(0); c < a.heads * n; c += STEP_ROUND) {
-		const uint4 i = order4(perm, c);
+#pragma unroll 1
+	for (uint32_t c = own_input(0); c < in; c += STEP_AHEAD * STEP_ROUND) {
+		const uint32_t n = (in - c + STEP_ROUND - 1) / STEP_ROUND;
+		uint4 w[STEP_AHEAD];
+		float4 g[2] = { one, one };
 
-		put4<BITS, UNIT>(a, c, step_attended(a, c, make_uint4(i.x / n, i.y / n,
-							   i.z / n, i.w / n),
-					 share));
+		/* registers for more there are not */
+		for (int i = 0; norm && i < 2; i++)
+			if (i < n)
+				g[i] = __ldg((const float4 *)(norm + c +
+							      i * STEP_ROUND));
+		rounds_await(from + c, n, time, w);
+#pragma unroll
+		for (int i = 0; i < STEP_AHEAD; i++) {
+			const uint32_t at = c + i * STEP_ROUND;
+			float4 v = words_value(w[i]), f = i < 2 ? g[i] : one;
+
+			if (i >= n)
+				break;
+			if (norm && i >= 2)
+				f = __ldg((const float4 *)(norm + at));
+			squares += v.x * v.x + v.y * v.y + v.z * v.z +
+				   v.w * v.w;
+			put4<BITS, UNIT>(a, at, make_float4(v.x * f.x,
+							    v.y * f.y,
+							    v.z * f.z,
+							    v.w * f.w));
+		}
 	}
-}
-
-__device__ __forceinline__ float gated(__half gate, __half up)
-{
-	const float g = __half2float(gate);
-
-	return __fdividef(g, 1 + __expf(-g)) * __half2float(up);
-}
-
-/* silu(gate) * up */
-template <int BITS, int UNIT>
-static __device__ void gated_put(const struct step_arg &a)
-{
-#pragma unroll 2
-	for (uint32_t c = own_input(0); c < a.inter; c += STEP_ROUND) {
-		const uint2 g = __ldcg((const uint2 *)(a.gu + c));
-		const uint2 p = __ldcg((const uint2 *)(a.gu + a.inter + c));
-		const __half *gh = (const __half *)&g, *ph = (const __half *)&p;
-
-		put4<BITS, UNIT>(a, c, make_float4(gated(gh[0], ph[0]),
-						   gated(gh[1], ph[1]),
-						   gated(gh[2], ph[2]),
-						   gated(gh[3], ph[3])));
-	}
+	__syncwarp();
+	return squares;
 }
 
 #endif

@@ -2,163 +2,162 @@
 #ifndef KERNELS_CUDA_STEP_KERNEL_CUH
 #define KERNELS_CUDA_STEP_KERNEL_CUH
 
+#include "step_attend.cuh"
 #include "step_input.cuh"
 #include "step_unit.cuh"
 
 /* ---- a phase ---- */
 
-/* All strips of the block: sums per warp to red.  Returns how many. */
+/* The sums of all strips of the block, a warp's each.  Behind it those of all
+ * warps are there. */
 template <int BITS, int UNIT>
-static __device__ uint32_t phase_run(const struct step_arg &a, uint32_t layer,
-				     int phase, struct turn *t)
+static __device__ void phase_run(const struct step_arg &a, uint32_t layer,
+				 int phase, struct turn *t)
 {
 	const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-	float *red = smem<float>(a.at.red) + warp * 16;
-	uint32_t done = 0;
+	float *red = smem<float>(a.at.red) + phase % 2 * a.red + warp * 16;
 
-	workers_sync(); /* the inputs are there */
 #pragma unroll 1
 	for (int i = phase_first(phase); i < phase_end(phase); i++) {
 		const uint64_t is = smem<uint64_t>(a.at.mat)[layer * 7 + i];
 		const span s = smem<span>(a.at.strips)[i];
 
 #pragma unroll 1
-		for (uint32_t k = s.from; k < s.to; k++, done++) {
+		for (uint32_t k = s.from; k < s.to; k++, red += STEP_RED) {
 			const struct pair p = strip_by<BITS, UNIT>(
 				a, is, mat_in(a, i), t);
 
 			if (lane % 4)
 				continue;
-			red[done * STEP_RED + lane / 4] = p.lo;
-			red[done * STEP_RED + lane / 4 + 8] = p.hi;
+			red[lane / 4] = p.lo;
+			red[lane / 4 + 8] = p.hi;
 		}
 	}
 	workers_sync();
-	return done;
 }
 
-/* Which output is number i of the block's share of a phase. */
-struct place {
-	int mat;
-	uint32_t row; /* may be behind the last */
+/* The output of a phase that a thread has. */
+struct out {
+	uint32_t strip;         /* of the block; there are none: ~0 */
+	uint32_t up;            /* the strip of up that belongs to it */
+	uint32_t row, to;       /* of its matrix; in the vector it goes to */
+	float bias, bias_up;
 };
 
-static __device__ struct place place_of(const struct step_arg &a, int phase,
-					uint32_t i)
+static __device__ float bias_of(const struct step_layer *l, int m, uint32_t row)
 {
-	struct place p = { phase_first(phase), 0 };
-	uint32_t strip = i / 16;
-	span s = smem<span>(a.at.strips)[p.mat];
-
-	while (strip >= s.to - s.from) {
-		strip -= s.to - s.from;
-		s = smem<span>(a.at.strips)[++p.mat];
-	}
-	p.row = (s.from + strip) * 16 + i % 16;
-	return p;
+	return l->bias[m] ? __ldg(l->bias[m] + row) : 0.f;
 }
 
-/* The sums of warps, and the bias. */
-static __device__ float output_of(const struct step_arg &a,
-				  const struct step_layer *l, struct place p,
-				  uint32_t i)
+/* `next` is the layer that takes the phase's result. */
+static __device__ struct out out_of(const struct step_arg &a,
+				    const struct step_layer *l,
+				    const struct step_layer *next, int phase)
 {
-	const float *red = smem<float>(a.at.red) + i / 16 * STEP_RED + i % 16;
-	const float *bias = l->bias[p.mat];
+	const uint32_t *back = phase ? next->back[(phase + 1) % 4] : NULL;
+	const int end = phase ? phase_first(phase) + 1 : 3;
+	struct out o = { ~0u, 0, threadIdx.x / 16, 0, 0, 0 };
+	uint32_t before = 0;
+
+	if (o.row >= smem<uint32_t>(a.at.outs)[phase])
+		return o;
+
+#pragma unroll 1
+	for (int m = phase_first(phase); m < end; m++) {
+		const span s = smem<span>(a.at.strips)[m];
+		const uint32_t row = (s.from + o.row) * 16 + threadIdx.x % 16;
+
+		if (o.row >= s.to - s.from) {
+			o.row -= s.to - s.from;
+			before += mat_out(a, m);
+			continue;
+		}
+		if (row >= mat_out(a, m))
+			break;
+		o.strip = threadIdx.x / 16;
+		o.up = o.strip + s.to - s.from;
+		o.row = row;
+		o.to = back ? __ldg(back + row) : before + row;
+		o.bias = bias_of(l, m, row);
+		o.bias_up = phase == 2 ? bias_of(l, 5, row) : 0;
+		break;
+	}
+	return o;
+}
+
+/* The sums of warps. */
+static __device__ float sum_of(const struct step_arg &a, int phase,
+			       uint32_t strip)
+{
+	const float *red = smem<float>(a.at.red) + phase % 2 * a.red +
+			   strip * STEP_RED + threadIdx.x % 16;
 	float v = 0;
 
 #pragma unroll
 	for (int w = 0; w < STEP_WARPS; w++)
 		v += red[w * 16];
-	return v + (bias ? __ldg(bias + p.row) : 0.f);
+	return v;
 }
 
-/* q, k, v and gate, up go where the next phase reads them. */
-static __device__ void outputs_put(const struct step_arg &a,
-				   const struct step_layer *l, int phase,
-				   uint32_t strips)
+/* What the norm in front of phase 0 or 2 divides by. */
+static __device__ float norm_of(const struct step_arg &a, int phase)
 {
-	const uint32_t q = a.heads * a.head_dim, kv = a.kv_heads * a.head_dim;
-	const uint32_t *back = l->back_down;
+	const float *part = smem<float>(a.at.part) + phase / 2 * STEP_WARPS;
+	float v = 0;
 
-	for (uint32_t i = threadIdx.x; i < strips * 16; i += STEP_WORKERS) {
-		const struct place p = place_of(a, phase, i);
+#pragma unroll
+	for (int w = 0; w < STEP_WARPS; w++)
+		v += part[w];
+	return rsqrtf(__fdividef(v, a.hidden) + a.eps);
+}
 
-		if (p.row >= mat_out(a, p.mat))
-			continue;
+__device__ __forceinline__ float silu(float g)
+{
+	return __fdividef(g, 1 + __expf(-g));
+}
 
-		const float v = output_of(a, l, p, i);
+/* x is the residual that belongs to the output. */
+static __device__ void out_put(const struct step_arg &a, int phase,
+			       const struct out &o, uint32_t time, bool last,
+			       float *x)
+{
+	float v, f = 1;
 
-		if (phase == 0)
-			a.qkv[p.row + (p.mat ? q + (p.mat - 1) * kv : 0)] = v;
+	if (o.strip == ~0u)
+		return;
+	if (phase % 2 == 0)
+		f = norm_of(a, phase);
+	v = sum_of(a, phase, o.strip) * f + o.bias;
+	if (phase == 0) {
+		word_put(a.qkv + o.to, v, time);
+	} else if (phase == 2) {
+		v = silu(v) * (sum_of(a, phase, o.up) * f + o.bias_up);
+		word_put(a.vec[3] + o.to, v, time);
+	} else {
+		*x += v;
+		if (last)
+			a.x[o.row] = *x;
 		else
-			a.gu[(back ? __ldg(back + p.row) : p.row) +
-			     (p.mat - 4) * a.inter] = cu_half(v);
+			word_put(a.vec[(phase + 1) % 4] + o.to, *x,
+				 time + phase / 3);
 	}
 }
 
-/* o and down are added to the residual, which was read early. */
-static __device__ void outputs_add(const struct step_arg &a,
-				   const struct step_layer *l, int phase,
-				   uint32_t strips, float residual)
+/* The residual that a thread keeps, handed to the first phase. */
+static __device__ float residual(const struct step_arg &a)
 {
-	const uint32_t i = threadIdx.x;
+	const struct step_layer *l = smem<struct step_layer>(a.at.layer);
+	const struct out o = out_of(a, l, l, 3);
+	float x = 0;
 
-	if (i >= strips * 16)
-		return;
-
-	const struct place p = place_of(a, phase, i);
-
-	if (p.row < a.hidden)
-		a.x[p.row] = residual + output_of(a, l, p, i);
-}
-
-/* The residual of this thread's output of a phase. */
-static __device__ float residual_of(const struct step_arg &a, int phase)
-{
-	const span s = smem<span>(a.at.strips)[phase_first(phase)];
-	const uint32_t row = s.from * 16 + threadIdx.x;
-
-	return row < s.to * 16 && row < a.hidden ? __ldcg(a.x + row) : 0;
+	if (o.strip != ~0u) {
+		x = __ldcg(a.x + o.row);
+		word_put(a.vec[0] + o.to, x, a.time);
+	}
+	return x;
 }
 
 /* ---- the step ---- */
-
-__device__ __forceinline__ void prefetch(const void *p)
-{
-	asm volatile("prefetch.global.L2 [%0];" :: "l"(p));
-}
-
-/* What layers read that no phase makes, to the second level cache: norms, and
- * the first of the block's rows of the cache.  By a warp that has nothing else
- * to do, a layer at a time, when the producer comes to it. */
-static __device__ void look_ahead(const struct step_arg &a)
-{
-	const struct reader *r = smem<struct reader>(a.at.reader);
-	volatile uint32_t *begun = smem<volatile uint32_t>(a.at.begun);
-	const uint32_t from = r->at, to = min(r->to, from + 256);
-	const uint32_t lines = (a.head_dim * 2 + 127) / 128;
-	const uint32_t lane = threadIdx.x % 32;
-
-	for (uint32_t i = 0; i < a.layers; i++) {
-		const struct step_layer *l = a.layer + i;
-
-		while (*begun <= i)
-			__nanosleep(200);
-		for (uint32_t c = lane * 32; c < a.hidden; c += 32 * 32) {
-			prefetch(l->norm_in + c);
-			prefetch(l->norm_post + c);
-		}
-		if (r->kvh >= a.kv_heads)
-			continue;
-		for (uint32_t k = lane; k < (to - from) * lines * 2; k += 32) {
-			const __half *p = k % 2 ? l->v : l->k;
-
-			prefetch(p + (from + k / 2 / lines) * a.kv_ld +
-				 r->kvh * a.head_dim + k / 2 % lines * 64);
-		}
-	}
-}
 
 /* The table of a layer to shared memory; there behind the next barrier. */
 static __device__ void layer_put(const struct step_arg &a, uint32_t layer)
@@ -185,18 +184,18 @@ template <int RG> static __device__ void plan_put(const struct step_arg &a)
 			__ldg(&a.layer[k / 7].mat[k % 7]);
 	if (i < 7)
 		smem<span>(a.at.strips)[i] = strips_of(a, i);
+	if (i < 4)
+		smem<uint32_t>(a.at.outs)[i] = outs_of(a, i);
 	if (i < STEP_WARPS)
 		smem<struct reader>(a.at.reader)[i] = reader_of<RG>(a, i);
 	if (i < half) {
 		smem<float>(a.at.rope)[i] = __ldg(a.cos + i);
 		smem<float>(a.at.rope)[i + half] = __ldg(a.sin + i);
 	}
-	if (i == 0)
-		*smem<uint32_t>(a.at.begun) = 0;
 	layer_put(a, 0);
 	if (i < a.stages) {
 		gate_init(smem<uint64_t>(a.at.full) + i, 1);
-		gate_init(smem<uint64_t>(a.at.empty) + i, STEP_WARPS);
+				gate_init(smem<uint64_t>(a.at.empty) + i, STEP_WORKERS);
 		asm volatile("fence.mbarrier_init.release.cluster;"
 			     ::: "memory");
 	}
@@ -204,74 +203,69 @@ template <int RG> static __device__ void plan_put(const struct step_arg &a)
 #endif
 }
 
-/* The attention phase and the barrier in front of it. */
+/* The attention phase. */
 template <int RG>
 static __device__ void attend(const struct step_arg &a,
-			      const struct step_layer *l, uint32_t *met)
+			      const struct step_layer *l, uint32_t time)
 {
 	const struct reader r = smem<struct reader>(a.at.reader)
 		[threadIdx.x / 32];
 	struct tile<RG> rows;
 
-	if (r.kvh < a.kv_heads)
-		tile_read<RG>(a, l, r, r.at, false, &rows);
-	meet_all(a, met);
-	if (r.kvh < a.kv_heads)
-		step_attend<RG>(a, l, r, &rows);
+	if (r.kvh >= a.kv_heads)
+		return;
+	tile_read<RG>(a, l, r, r.at, &rows);
+	step_attend<RG>(a, l, r, time, &rows);
 }
 
-template <int BITS, int UNIT, int N>
-static __device__ void inputs_put(const struct step_arg &a,
-				  const struct step_layer *l, int phase)
+/* The inputs of a phase, and the sum of a warp's squares. */
+template <int BITS, int UNIT>
+static __device__ void phase_begin(const struct step_arg &a,
+				   const struct step_layer *l, int phase,
+				   uint32_t time)
 {
-	const uint32_t *perm = l->perm[phase];
+	const float *norm = phase == 0 ? l->norm_in
+			  : phase == 2 ? l->norm_post : NULL;
+	float squares = inputs_put<BITS, UNIT>(
+		a, a.vec[phase], norm, mat_in(a, phase_first(phase)), time);
 
-	if (phase == 1)
-		attended_put<BITS, UNIT>(a, perm);
-	else if (phase == 3)
-		gated_put<BITS, UNIT>(a);
-	else
-		norm_put<BITS, UNIT, N>(a, phase ? l->norm_post : l->norm_in,
-					perm);
+	if (!norm)
+		return;
+	squares = cu_warp_sum(squares);
+	if (threadIdx.x % 32 == 0)
+		smem<float>(a.at.part)[phase / 2 * STEP_WARPS +
+				       threadIdx.x / 32] = squares;
 }
 
 /* One loop over all phases: code that stands once stays in the instruction
  * cache, and most of a phase's own code runs but once a layer. */
-template <int BITS, int UNIT, int RG, int N>
+template <int BITS, int UNIT, int RG>
 static __device__ void work(const struct step_arg &a)
 {
+	const struct step_layer *tables = smem<struct step_layer>(a.at.layer);
 	struct turn t = { 0, 0 };
-	uint32_t met = a.met;
+	float x = residual(a);
 
 #pragma unroll 1
 	for (uint32_t at = 0; at < a.layers * 4; at++) {
-		const uint32_t i = at / 4;
+		const uint32_t i = at / 4, time = a.time + i;
 		const int phase = at % 4;
-		const struct step_layer *l = smem<struct step_layer>(
-			a.at.layer) + i % 2;
-		float x = 0;
-		uint32_t n;
+		const struct step_layer *l = tables + i % 2;
+		const struct out o = out_of(a, l, tables + (at + 1) / 4 % 2,
+					    phase);
 
-		if (at)
-			meet_all(a, &met);
-		if (phase % 2)
-			x = residual_of(a, phase);
-		inputs_put<BITS, UNIT, N>(a, l, phase);
+		phase_begin<BITS, UNIT>(a, l, phase, time);
 		if (phase == 2)
 			layer_put(a, i + 1);
-		n = phase_run<BITS, UNIT>(a, i, phase, &t);
-		if (phase % 2)
-			outputs_add(a, l, phase, n, x);
-		else
-			outputs_put(a, l, phase, n);
+		phase_run<BITS, UNIT>(a, i, phase, &t);
+		out_put(a, phase, o, time, at + 1 == a.layers * 4, &x);
 		if (phase == 0)
-			attend<RG>(a, l, &met);
+			attend<RG>(a, l, time);
 	}
 }
 
-/* RG query heads at a time share the keys and values of attention; N is of
- * norm_put. */
-template <int BITS, int UNIT, int RG, int N>
+/* RG query heads at a time share the keys and values of attention. */
+template <int BITS, int UNIT, int RG>
 __global__ void __launch_bounds__(STEP_THREADS, 1)
 step_kernel(const struct step_arg a)
 {
@@ -282,16 +276,13 @@ step_kernel(const struct step_arg a)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 		asm volatile("setmaxnreg.inc.sync.aligned.u32 112;");
 #endif
-		work<BITS, UNIT, RG, N>(a);
+		work<BITS, UNIT, RG>(a);
 	} else {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 		asm volatile("setmaxnreg.dec.sync.aligned.u32 32;");
 #endif
-		if (threadIdx.x == STEP_WORKERS)
+		if (threadIdx.x < STEP_WORKERS + 32)
 			produce<BITS, UNIT>(a);
-		else if (threadIdx.x >= STEP_WORKERS + 32 &&
-			 threadIdx.x < STEP_WORKERS + 64)
-			look_ahead(a);
 	}
 #endif
 }

@@ -206,11 +206,11 @@ __device__ __forceinline__ struct pair strip_run(const struct step_arg &a,
 	const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
 #pragma unroll 1
-	for (uint32_t k = 0; k < in; k += step_piece(BITS)) {
+	for (uint32_t k = 0; k < in; k += STEP_ROUND) {
 		const uint32_t at = t->stage * (a.codes + a.grid);
 		const uint32_t g = at + a.codes + warp * (128 / UNIT) * 32 +
 				   lane / 4 * 4;
-		const uint32_t n = min(in - k, step_piece(BITS));
+		const uint32_t n = min(in - k, STEP_ROUND);
 		const uint32_t i = k + warp * 128;
 		const struct unit u = {
 			at + warp * 256 * BITS, g, g + n / UNIT * 32,
@@ -219,26 +219,12 @@ __device__ __forceinline__ struct pair strip_run(const struct step_arg &a,
 			smem<int32_t>(a.at.sum128) + i / 128,
 			smem<float>(a.at.step) + i / 128,
 		};
-		/* the unit a round further */
-		const struct unit v = {
-			u.codes + STEP_ROUND * 2 * BITS,
-			u.grid + STEP_ROUND / UNIT * 32,
-			u.zero + STEP_ROUND / UNIT * 32,
-			u.x + STEP_ROUND * 2, u.sum32 + STEP_ROUND / 32,
-			u.sum128 + STEP_ROUND / 128,
-			u.step + STEP_ROUND / 128,
-		};
 
 		gate_wait(smem<uint64_t>(a.at.full) + t->stage, t->parity);
-		if (BITS != 8 && i + STEP_ROUND < in) {
+		if (i < in)
 			unit_run<K>(u, &out);
-			unit_run<K>(v, &out);
-		} else if (i < in) {
-			unit_run<K>(u, &out);
-		}
-		__syncwarp();
-		if (lane == 0)
-			gate_arrive(smem<uint64_t>(a.at.empty) + t->stage);
+		/* all lanes: each tells that its own reading is done */
+		gate_arrive(smem<uint64_t>(a.at.empty) + t->stage);
 		turn_next(t, a.stages);
 	}
 #endif
