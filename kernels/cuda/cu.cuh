@@ -44,6 +44,7 @@ struct cu_x16_of {
 
 struct cu_ring; /* upload.cu: pinned memory, made on first use */
 struct cu_blas; /* gemm.cu: cuBLAS, opened on first use */
+struct cu_reply;
 
 struct be {
 	int device, cc, sms;      /* cc: 90 for sm_90 */
@@ -57,6 +58,7 @@ struct be {
 	struct cu_x16_of x16;
 	struct cu_blas *blas;
 	struct cu_ring *ring;
+	struct cu_reply *reply;   /* topk.cu: made on first use */
 	uint32_t threads;         /* of the host, for copying */
 	int fresh;                /* a weight was made: see cu_launch */
 	int recording;            /* graph.cu */
@@ -161,6 +163,7 @@ int cu_swiglu(struct be *, const struct be_mat *gate, const struct be_mat *up,
 int cu_add(struct be *, struct be_mat *x, const struct be_mat *y,
 	   struct err *);
 int cu_topk(struct be *, const struct be_topk *, uint32_t n, struct err *);
+void cu_reply_close(struct be *be);
 int cu_attend(struct be *, const struct be_attend *, struct err *);
 int cu_syrk(struct be *, const struct be_mat *x, double alpha,
 	    struct be_mat *h, struct err *);

@@ -181,6 +181,7 @@ static void cu_close(struct be *be)
 		(void)cudaStreamSynchronize(be->stream);
 	cu_blas_close(be->blas);
 	cu_ring_close(be->ring);
+	cu_reply_close(be);
 	for (int i = 0; i < CU_SCRATCHES; i++)
 		cudaFree(be->scratch[i]);
 	if (be->stream)

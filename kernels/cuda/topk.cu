@@ -8,7 +8,11 @@
  *
  * Two launches: warps all over the device leave their lists in memory, one
  * block merges them.  The order in which lists are merged does not matter: no
- * two candidates are equal. */
+ * two candidates are equal.
+ *
+ * Every token waits for this, so answers go to memory of the host straight from
+ * the kernel, and the host looks at a number there until it is this call's:
+ * neither a copy nor the driver stands between. */
 #include "cu.cuh"
 
 #include <string.h>
@@ -22,9 +26,18 @@
 struct ask {
 	const float *x;
 	const uint32_t *recent;  /* [recents], no id twice */
-	struct be_top *best;     /* [k] */
-	uint32_t n, recents, k;
+	struct be_top *best;     /* [k], and then *told = call: the host's */
+	uint32_t *told;
+	uint32_t n, recents, k, call;
 	double penalty, temp;
+};
+
+/* Pinned memory of the host: of each row of a call. */
+struct cu_reply {
+	uint32_t recent[ROWS * BE_TOP_MAX];
+	struct be_top best[ROWS][BE_TOP_MAX];
+	uint32_t told[ROWS]; /* whose answer is there */
+	uint32_t calls;
 };
 
 struct asks {
@@ -200,6 +213,10 @@ topk_merge_kernel(const struct asks a, const struct cand *lists,
 		if (lane + 32 * i < t.k)
 			t.best[lane + 32 * i] = { value_of(l.at[i].key),
 						  (uint32_t)l.at[i].id, 0 };
+	__threadfence_system();
+	__syncwarp();
+	if (lane == 0)
+		*(volatile uint32_t *)t.told = t.call;
 }
 
 static int launch(struct be *be, const struct asks *a, uint32_t rows,
@@ -222,61 +239,92 @@ static int launch(struct be *be, const struct asks *a, uint32_t rows,
 			 blocks * WARPS);
 }
 
-/* What a call has in device memory: one row's behind the other's. */
-struct room {
-	uint32_t recent[ROWS * BE_TOP_MAX];
-	struct be_top best[ROWS * BE_TOP_MAX];
-};
-
-/* At most ROWS of them; *h is memory of the host. */
-static int some(struct be *be, const struct be_topk *t, uint32_t rows,
-		struct room *h, struct err *err)
+static int answered(const struct cu_reply *r, uint32_t rows)
 {
-	uint32_t recents = 0, bests = 0;
+	for (uint32_t i = 0; i < rows; i++)
+		if (__atomic_load_n(&r->told[i], __ATOMIC_ACQUIRE) != r->calls)
+			return 0;
+	return 1;
+}
+
+/* Looks that are made before the driver is asked whether all is well. */
+#define LOOKS 100000
+
+static int await(struct be *be, uint32_t rows, struct err *err)
+{
+	for (uint32_t i = 1; !answered(be->reply, rows); i++) {
+		cudaError_t e = i % LOOKS ? cudaErrorNotReady
+					  : cudaStreamQuery(be->stream);
+
+		/* all has run: the answer is there, or never comes */
+		if (e == cudaSuccess)
+			e = answered(be->reply, rows) ? cudaErrorNotReady
+						      : cudaErrorUnknown;
+		if (e != cudaErrorNotReady)
+			return cu_fail(e, "waiting for the device", err);
+	}
+	return 0;
+}
+
+static int reply_open(struct be *be, struct err *err)
+{
+	if (be->reply)
+		return 0;
+	CU_TRY(cudaMallocHost((void **)&be->reply, sizeof(*be->reply)),
+	       "pinned memory", err);
+	memset(be->reply, 0, sizeof(*be->reply));
+	return 0;
+}
+
+void cu_reply_close(struct be *be)
+{
+	cudaFreeHost(be->reply);
+	be->reply = NULL;
+}
+
+/* At most ROWS of them. */
+static int some(struct be *be, const struct be_topk *t, uint32_t rows,
+		struct err *err)
+{
+	struct cu_reply *r = be->reply;
+	uint32_t recents = 0;
 	struct asks a = {};
-	struct room *d;
 	void *p;
 
-	if (cu_scratch_get(be, CU_SMALL, sizeof(*d), &p, err))
+	if (cu_scratch_get(be, CU_SMALL, sizeof(r->recent), &p, err))
 		return -1;
-	d = (struct room *)p;
+	r->calls++;
 	for (uint32_t i = 0; i < rows; i++) {
-		a.row[i] = { (const float *)t[i].x.p, d->recent + recents,
-			     d->best + bests, t[i].x.cols, t[i].recents,
-			     t[i].k, t[i].penalty, t[i].temp };
+		a.row[i] = { (const float *)t[i].x.p, (uint32_t *)p + recents,
+			     r->best[i], &r->told[i], t[i].x.cols,
+			     t[i].recents, t[i].k, r->calls, t[i].penalty,
+			     t[i].temp };
 		if (t[i].recents)
-			memcpy(h->recent + recents, t[i].recent,
-			       t[i].recents * sizeof(*h->recent));
+			memcpy(r->recent + recents, t[i].recent,
+			       t[i].recents * sizeof(*r->recent));
 		recents += t[i].recents;
-		bests += t[i].k;
 	}
 	if (recents)
-		CU_TRY(cudaMemcpyAsync(d->recent, h->recent,
-				       recents * sizeof(*h->recent),
+		CU_TRY(cudaMemcpyAsync(p, r->recent,
+				       recents * sizeof(*r->recent),
 				       cudaMemcpyHostToDevice, be->stream),
 		       "topk", err);
-	if (launch(be, &a, rows, err))
+	if (launch(be, &a, rows, err) || await(be, rows, err))
 		return -1;
-	CU_TRY(cudaMemcpyAsync(h->best, d->best, bests * sizeof(*h->best),
-			       cudaMemcpyDeviceToHost, be->stream), "topk",
-	       err);
-	CU_TRY(cudaStreamSynchronize(be->stream), "waiting for the device",
-	       err);
-	bests = 0;
-	for (uint32_t i = 0; i < rows; bests += t[i++].k)
-		memcpy(t[i].best, h->best + bests, t[i].k * sizeof(*h->best));
+	for (uint32_t i = 0; i < rows; i++)
+		memcpy(t[i].best, r->best[i], t[i].k * sizeof(*t[i].best));
 	return 0;
 }
 
 int cu_topk(struct be *be, const struct be_topk *t, uint32_t n, struct err *err)
 {
-	struct room h;
-
 	for (uint32_t i = 0; i < n; i++)
 		if (be_shape_topk(&t[i], err))
 			return -1;
+	if (reply_open(be, err))
+		return -1;
 	for (uint32_t i = 0; i < n; i += ROWS)
-		if (some(be, t + i, n - i < ROWS ? n - i : ROWS, &h, err))
+		if (some(be, t + i, n - i < ROWS ? n - i : ROWS, err))
 			return -1;
 	return 0;
 }
