@@ -61,7 +61,7 @@ sanitize() {
 		say "skipped $1: compute-sanitizer is not installed"
 		return
 	fi
-	for only in linear rows attend quant refuse; do
+	for only in linear rows attend step quant refuse; do
 		must "$1, $only" compute-sanitizer --tool "$1" \
 			--error-exitcode 9 "$check" --quick --device cuda \
 			--only $only
