@@ -1,7 +1,7 @@
 /* plan_speed.c - how fast this device is at what the walk asks of it: each
  * operation on a piece that keeps it busy, again and again for a fraction of a
- * second.  The faster the device, the larger that piece: with many cores a small
- * one tells what it takes to start. */
+ * second.  The faster the device, the larger that piece: with many cores a
+ * small one tells what it takes to start. */
 #include "plan.h"
 
 #include "../libfmt/base/err.h"
@@ -16,7 +16,7 @@
 #define WIDE 4096u /* of one for a device that takes the other in no time, */
 #define QUICK 3e-4 /* in seconds */
 #define ROWS 256u  /* of activations */
-#define ORDER 512u /* of the smallest Hessian to factor; a side is the largest */
+#define ORDER 512u /* of the smallest Hessian; a side is the largest */
 #define BUSY 0.02  /* seconds that its factor has to take, or the next larger */
 
 static double now(void)
@@ -33,7 +33,7 @@ struct trial {
 	uint32_t side;
 	struct be_mat a, b, c;  /* F32 [side][side]: values, values, result */
 	struct be_mat h, u;     /* F64, F32 [side][side] */
-	uint32_t order;         /* of Hessians; half as many outputs are solved */
+	uint32_t order;         /* of Hessians; half as many outputs */
 	float *host;            /* [side][side] */
 };
 
