@@ -255,6 +255,111 @@ __device__ __forceinline__ void flash_merge_row(const struct flash_arg &a,
 	}
 }
 
+/* ---- rows of which a lane has columns ----
+ *
+ * As the sums of mma and wgmma lie: element e of s[n] or o[n] is in row
+ * lane / 4 + 8 (e / 2) of 16 and in column 8 n + lane % 4 * 2 + e % 2. */
+
+/* Positions from s0 on behind the last that a row sees. */
+template <int N>
+__device__ __forceinline__ void flash_mask(float (&s)[N][4], uint32_t s0,
+					   const uint32_t last[2])
+{
+	const uint32_t at = s0 + threadIdx.x % 4 * 2;
+
+#pragma unroll
+	for (int n = 0; n < N; n++)
+#pragma unroll
+		for (int e = 0; e < 4; e++)
+			if (at + n * 8 + e % 2 > last[e / 2])
+				s[n][e] = -INFINITY;
+}
+
+/* Softmax so far: scores become weights, and what was summed is scaled to the
+ * new maximum. */
+template <int N, int D>
+__device__ __forceinline__ void flash_softmax(float (&s)[N][4], float (&o)[D][4],
+					      float top[2], float sum[2])
+{
+#pragma unroll
+	for (int h = 0; h < 2; h++) {
+		float w = top[h], f, base, part = 0;
+
+#pragma unroll
+		for (int n = 0; n < N; n++)
+			w = fmaxf(w, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
+		w = fmaxf(w, __shfl_xor_sync(~0u, w, 1));
+		w = fmaxf(w, __shfl_xor_sync(~0u, w, 2));
+		/* a piece this row sees nothing of */
+		base = w == -INFINITY ? 0 : w;
+		f = flash_exp2(top[h] - base);
+		top[h] = w;
+#pragma unroll
+		for (int n = 0; n < N; n++)
+#pragma unroll
+			for (int e = 2 * h; e < 2 * h + 2; e++) {
+				s[n][e] = flash_exp2(s[n][e] - base);
+				part += s[n][e];
+			}
+		sum[h] = sum[h] * f + part;
+#pragma unroll
+		for (int n = 0; n < D; n++) {
+			o[n][2 * h] *= f;
+			o[n][2 * h + 1] *= f;
+		}
+	}
+}
+
+/* The weights of positions 16 c to 16 c + 15, as the next left operand. */
+template <int N>
+__device__ __forceinline__ void flash_weights(uint32_t p[4],
+					      const float (&s)[N][4], int c)
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		p[i] = flash_pair_p(s[2 * c + i / 2][i % 2 * 2],
+				    s[2 * c + i / 2][i % 2 * 2 + 1]);
+}
+
+/* Results of the 16 rows from row0 of the tile on, or those of a piece. */
+template <int DIM>
+__device__ __forceinline__ void
+flash_leave(const struct flash_arg &a, const struct flash_tile &t, uint32_t row0,
+	    uint32_t size, const float (&o)[DIM / 8][4], const float top[2],
+	    const float sum[2])
+{
+	const uint32_t lane = threadIdx.x % 32;
+
+#pragma unroll
+	for (int h = 0; h < 2; h++) {
+		const uint32_t r = row0 + lane / 4 + 8 * h;
+		float all = sum[h];
+
+		all += __shfl_xor_sync(~0u, all, 1);
+		all += __shfl_xor_sync(~0u, all, 2);
+		if (r >= t.rows)
+			continue;
+		if (a.pieces == 1) {
+#pragma unroll
+			for (int n = 0; n < DIM / 8; n++) {
+				float x[2] = { o[n][2 * h] / all,
+					       o[n][2 * h + 1] / all };
+
+				flash_out<DIM, 2>(a, t, r, n * 8 + lane % 4 * 2,
+						  x);
+			}
+			continue;
+		}
+		float *part = flash_part<DIM>(a, t, t.piece, r, size);
+#pragma unroll
+		for (int n = 0; n < DIM / 8; n++)
+			*(float2 *)(part + n * 8 + lane % 4 * 2) =
+				make_float2(o[n][2 * h], o[n][2 * h + 1]);
+		if (lane % 4 == 0)
+			*(float2 *)(part + DIM) = make_float2(top[h], all);
+	}
+}
+
 /* To be called by all threads of a block that has written its piece.  The last
  * one of the tile merges all. */
 template <int DIM>

@@ -163,48 +163,12 @@ __global__ void __launch_bounds__(W * 32, B) many_kernel(const struct flash_arg 
 		__syncthreads(); /* V is there, K has been used */
 		if (s0 + BN < t.s1)
 			tile_copy<DIM, BN, W>(ks, k, a.ldk, s0 + BN, t.s1);
-		/* softmax so far */
-		if (s0 + BN > clear)
 #pragma unroll
-			for (int m = 0; m < MT; m++)
-#pragma unroll
-				for (int n = 0; n < BN / 8; n++)
-#pragma unroll
-					for (int e = 0; e < 4; e++)
-						if (s0 + n * 8 + lane % 4 * 2 +
-						    e % 2 > last[m][e / 2])
-							s[m][n][e] = -INFINITY;
-#pragma unroll
-		for (int m = 0; m < MT; m++)
-#pragma unroll
-			for (int h = 0; h < 2; h++) {
-				float w = top[m][h], f, base, part = 0;
-
-#pragma unroll
-				for (int n = 0; n < BN / 8; n++)
-					w = fmaxf(w, fmaxf(s[m][n][2 * h],
-							   s[m][n][2 * h + 1]));
-				w = fmaxf(w, __shfl_xor_sync(~0u, w, 1));
-				w = fmaxf(w, __shfl_xor_sync(~0u, w, 2));
-				/* a piece this row sees nothing of */
-				base = w == -INFINITY ? 0 : w;
-				f = flash_exp2(top[m][h] - base);
-				top[m][h] = w;
-#pragma unroll
-				for (int n = 0; n < BN / 8; n++)
-#pragma unroll
-					for (int e = 2 * h; e < 2 * h + 2; e++) {
-						s[m][n][e] = flash_exp2(
-							s[m][n][e] - base);
-						part += s[m][n][e];
-					}
-				sum[m][h] = sum[m][h] * f + part;
-#pragma unroll
-				for (int n = 0; n < DIM / 8; n++) {
-					o[m][n][2 * h] *= f;
-					o[m][n][2 * h + 1] *= f;
-				}
-			}
+		for (int m = 0; m < MT; m++) {
+			if (s0 + BN > clear)
+				flash_mask(s[m], s0, last[m]);
+			flash_softmax(s[m], o[m], top[m], sum[m]);
+		}
 		/* values */
 #pragma unroll
 		for (int c = 0; c < BN / 16; c++) {
@@ -212,13 +176,7 @@ __global__ void __launch_bounds__(W * 32, B) many_kernel(const struct flash_arg 
 
 #pragma unroll
 			for (int m = 0; m < MT; m++)
-#pragma unroll
-				for (int i = 0; i < 4; i++)
-					p[m][i] = flash_pair_p(
-						s[m][2 * c + i / 2]
-						 [i % 2 * 2],
-						s[m][2 * c + i / 2]
-						 [i % 2 * 2 + 1]);
+				flash_weights(p[m], s[m], c);
 #pragma unroll
 			for (int n = 0; n < DIM / 16; n++) {
 				uint32_t f[4];
@@ -234,39 +192,10 @@ __global__ void __launch_bounds__(W * 32, B) many_kernel(const struct flash_arg 
 			}
 		}
 	}
-	/* results, or those of a piece */
 #pragma unroll
 	for (int m = 0; m < MT; m++)
-#pragma unroll
-		for (int h = 0; h < 2; h++) {
-			uint32_t r = (warp * MT + m) * 16 + lane / 4 + 8 * h;
-			float all = sum[m][h];
-
-			all += __shfl_xor_sync(~0u, all, 1);
-			all += __shfl_xor_sync(~0u, all, 2);
-			if (r >= t.rows)
-				continue;
-			if (a.pieces == 1) {
-#pragma unroll
-				for (int n = 0; n < DIM / 8; n++) {
-					float x[2] = { o[m][n][2 * h] / all,
-						       o[m][n][2 * h + 1] / all };
-
-					flash_out<DIM, 2>(a, t, r, n * 8 +
-							  lane % 4 * 2, x);
-				}
-				continue;
-			}
-			float *part = flash_part<DIM>(a, t, t.piece, r, BM);
-#pragma unroll
-			for (int n = 0; n < DIM / 8; n++)
-				*(float2 *)(part + n * 8 + lane % 4 * 2) =
-					make_float2(o[m][n][2 * h],
-						    o[m][n][2 * h + 1]);
-			if (lane % 4 == 0)
-				*(float2 *)(part + DIM) =
-					make_float2(top[m][h], all);
-		}
+		flash_leave<DIM>(a, t, (warp * MT + m) * 16, BM, o[m], top[m],
+				 sum[m]);
 	if (a.pieces > 1)
 		flash_merge<DIM>(a, t, BM);
 #endif

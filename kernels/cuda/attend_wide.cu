@@ -177,87 +177,21 @@ __global__ void __launch_bounds__(THREADS, 2) wide_kernel(const struct flash_arg
 		__syncthreads(); /* V is there, K has been used */
 		if (s0 + BN < t.s1)
 			tile_copy<DIM, BN>(ks, k, a.ldk, s0 + BN, t.s1);
-		/* softmax so far */
 		if (s0 + BN > clear)
-#pragma unroll
-			for (int n = 0; n < BN / 8; n++)
-#pragma unroll
-				for (int e = 0; e < 4; e++)
-					if (s0 + n * 8 + lane % 4 * 2 + e % 2 >
-					    last[e / 2])
-						s[n][e] = -INFINITY;
-#pragma unroll
-		for (int h = 0; h < 2; h++) {
-			float w = top[h], f, base, part = 0;
-
-#pragma unroll
-			for (int n = 0; n < BN / 8; n++)
-				w = fmaxf(w, fmaxf(s[n][2 * h],
-						   s[n][2 * h + 1]));
-			w = fmaxf(w, __shfl_xor_sync(~0u, w, 1));
-			w = fmaxf(w, __shfl_xor_sync(~0u, w, 2));
-			/* a piece this row sees nothing of */
-			base = w == -INFINITY ? 0 : w;
-			f = flash_exp2(top[h] - base);
-			top[h] = w;
-#pragma unroll
-			for (int n = 0; n < BN / 8; n++)
-#pragma unroll
-				for (int e = 2 * h; e < 2 * h + 2; e++) {
-					s[n][e] = flash_exp2(s[n][e] - base);
-					part += s[n][e];
-				}
-			sum[h] = sum[h] * f + part;
-#pragma unroll
-			for (int n = 0; n < DIM / 8; n++) {
-				o[n][2 * h] *= f;
-				o[n][2 * h + 1] *= f;
-			}
-		}
+			flash_mask(s, s0, last);
+		flash_softmax(s, o, top, sum);
 		/* values */
 		uint32_t p[BN / 16][4];
 #pragma unroll
 		for (int c = 0; c < BN / 16; c++)
-#pragma unroll
-			for (int i = 0; i < 4; i++)
-				p[c][i] = flash_pair_p(
-					s[2 * c + i / 2][i % 2 * 2],
-					s[2 * c + i / 2][i % 2 * 2 + 1]);
+			flash_weights(p[c], s, c);
 		wgmma_fence();
 #pragma unroll
 		for (int c = 0; c < BN / 16; c++)
 			wgmma_rs(o, p[c], v_at + c * (16 * 128 >> 4), 1);
 		wgmma_end();
 	}
-	/* results, or those of a piece */
-#pragma unroll
-	for (int h = 0; h < 2; h++) {
-		uint32_t r = warp * 16 + lane / 4 + 8 * h;
-		float all = sum[h];
-
-		all += __shfl_xor_sync(~0u, all, 1);
-		all += __shfl_xor_sync(~0u, all, 2);
-		if (r >= t.rows)
-			continue;
-		if (a.pieces == 1) {
-#pragma unroll
-			for (int n = 0; n < DIM / 8; n++) {
-				float x[2] = { o[n][2 * h] / all,
-					       o[n][2 * h + 1] / all };
-
-				flash_out<DIM, 2>(a, t, r, n * 8 + lane % 4 * 2,
-						  x);
-			}
-			continue;
-		}
-		float *part = flash_part<DIM>(a, t, t.piece, r, ROWS);
-#pragma unroll
-		for (int n = 0; n < DIM / 8; n++)
-			*(float2 *)(part + n * 8 + lane % 4 * 2) =
-				make_float2(o[n][2 * h], o[n][2 * h + 1]);
-		if (lane % 4 == 0)
-			*(float2 *)(part + DIM) = make_float2(top[h], all);
-	}
+	flash_leave<DIM>(a, t, warp * 16, ROWS, o, top, sum);
 	if (a.pieces > 1)
 		flash_merge<DIM>(a, t, ROWS);
 #else

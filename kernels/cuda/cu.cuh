@@ -128,16 +128,18 @@ int cu_gemm_f16(struct be *be, const __half *x, const __half *w,
 		struct be_mat *y, uint32_t k, struct err *err);
 /* 1 when cuBLAS can be opened. */
 int cu_blas_there(struct be *be);
-/* C = alpha op(A) op(B) + beta C in f32; strides in elements. */
-struct cu_sgemm {
-	const float *a, *b;
+/* C = alpha op(A) op(B) + beta C; strides in elements. */
+struct cu_dense {
+	const float *a;
+	const void *b;
 	float *c;
 	uint32_t m, n, k;
 	size_t lda, ldb, ldc;
 	int trans_a, trans_b; /* stored [k][m]; stored [n][k] */
 	float alpha, beta;
 };
-int cu_sgemm(struct be *be, const struct cu_sgemm *g, struct err *err);
+/* With B in f32. */
+int cu_sgemm(struct be *be, const struct cu_dense *g, struct err *err);
 
 /* By wgmma; 1 when it is not for that: nothing has run. */
 int cu_wgmma_gemm(struct be *, const struct be_gemm *, struct err *);

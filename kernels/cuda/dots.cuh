@@ -11,15 +11,6 @@
 #define DOT_WARPS 8
 #define DOT_ROWS 8 /* of A, at most */
 
-struct dot_arg {
-	const void *b;
-	const float *a;
-	float *c;
-	size_t lda, ldb, ldc;
-	uint32_t m, n, k;
-	float alpha, beta;
-};
-
 /* A vector of B of 16 bytes, widened. */
 template <class T> struct vec {
 	static constexpr int N = 16 / sizeof(T);
@@ -39,7 +30,7 @@ template <class T> struct vec {
  * vectors of each on their way.  Rows of B and A start on 16 bytes. */
 template <class T, int M, int R, int U>
 __global__ void __launch_bounds__(DOT_WARPS * 32)
-dots_kernel(const struct dot_arg d)
+dots_kernel(const struct cu_dense d)
 {
 	constexpr int V = vec<T>::N;
 	const uint32_t lane = threadIdx.x % 32;

@@ -130,7 +130,7 @@ int cu_gemm_f16(struct be *be, const __half *x, const __half *w,
 /* ---- few rows ---- */
 
 /* A warp per output, for rows that start anywhere. */
-template <class T> __global__ void dot_kernel(const struct dot_arg d)
+template <class T> __global__ void dot_kernel(const struct cu_dense d)
 {
 	const uint32_t n = blockIdx.x * DOT_WARPS + threadIdx.x / 32;
 	const uint32_t lane = threadIdx.x % 32;
@@ -157,7 +157,7 @@ template <class T> __global__ void dot_kernel(const struct dot_arg d)
 }
 
 template <class T>
-static int dot(struct be *be, const struct dot_arg *d, struct err *err)
+static int dot(struct be *be, const struct cu_dense *d, struct err *err)
 {
 	int v = (uintptr_t)d->a % 16 == 0 && (uintptr_t)d->b % 16 == 0 &&
 		d->lda % 4 == 0 && d->ldb * sizeof(T) % 16 == 0 &&
@@ -165,7 +165,7 @@ static int dot(struct be *be, const struct dot_arg *d, struct err *err)
 	int rows = v ? 4 : 1;
 	struct cu_dim dim = { dim3(cu_div_up(d->n, DOT_WARPS * rows)),
 			      dim3(DOT_WARPS * 32), 0 };
-	void (*fn)(const struct dot_arg) =
+	void (*fn)(const struct cu_dense) =
 		!v ? dot_kernel<T>
 		: d->m == 1 ? dots_kernel<T, 1, 4, 4>
 		: d->m <= 4 ? dots_kernel<T, 4, 4, 2>
@@ -179,18 +179,8 @@ static int dot(struct be *be, const struct dot_arg *d, struct err *err)
 #define TILE 64
 #define TILE_K 16
 
-struct tile_arg {
-	const float *a;
-	const void *b;
-	float *c;
-	uint32_t m, n, k;
-	size_t lda, ldb, ldc;
-	int trans_a, trans_b;
-	float alpha, beta;
-};
-
 /* 256 threads, 4 x 4 results each; tiles lie k first in shared memory. */
-template <class T> __global__ void tile_kernel(const struct tile_arg g)
+template <class T> __global__ void tile_kernel(const struct cu_dense g)
 {
 	__shared__ __align__(16) float as[TILE_K][TILE + 4];
 	__shared__ __align__(16) float bs[TILE_K][TILE + 4];
@@ -247,9 +237,9 @@ template <class T> __global__ void tile_kernel(const struct tile_arg g)
 }
 
 template <class T>
-static int tiles(struct be *be, const struct tile_arg *g, struct err *err)
+static int tiles(struct be *be, const struct cu_dense *g, struct err *err)
 {
-	struct tile_arg part = *g;
+	struct cu_dense part = *g;
 	const uint32_t most = 65535u * TILE; /* the grid's second dimension */
 
 	for (uint32_t r = 0; r < g->m; r += most) {
@@ -271,20 +261,17 @@ static int large(uint64_t m, uint64_t n, uint64_t k)
 	return m > 8 && n > 8 && m * n * k >= 1u << 25;
 }
 
-int cu_sgemm(struct be *be, const struct cu_sgemm *g, struct err *err)
+int cu_sgemm(struct be *be, const struct cu_dense *g, struct err *err)
 {
-	struct tile_arg t = { g->a, g->b, g->c, g->m, g->n, g->k, g->lda,
-			      g->ldb, g->ldc, g->trans_a, g->trans_b,
-			      g->alpha, g->beta };
 	struct cu_blas *b;
 
 	if (!large(g->m, g->n, g->k) || !cu_blas_there(be))
-		return tiles<float>(be, &t, err);
+		return tiles<float>(be, g, err);
 	b = be->blas;
 	return blas_status(b->sgemm(b->handle, g->trans_b ? BLAS_T : BLAS_N,
 				    g->trans_a ? BLAS_T : BLAS_N, (int)g->n,
-				    (int)g->m, (int)g->k, &g->alpha, g->b,
-				    (int)g->ldb, g->a, (int)g->lda, &g->beta,
+				    (int)g->m, (int)g->k, &g->alpha,
+				    (const float *)g->b, (int)g->ldb, g->a, (int)g->lda, &g->beta,
 				    g->c, (int)g->ldc), err);
 }
 
@@ -346,57 +333,50 @@ static int gemm_16(struct be *be, const struct be_gemm *g, struct err *err)
 
 /* ---- the choice ---- */
 
-static int by_tiles(struct be *be, const struct be_gemm *g, struct err *err)
+static int by_tiles(struct be *be, const struct cu_dense *d, enum dtype b,
+		    struct err *err)
 {
-	struct tile_arg t = { (const float *)g->a->p, g->b->p,
-			      (float *)g->c->p, g->c->rows, g->c->cols,
-			      g->a->cols, g->a->ld, g->b->ld, g->c->ld, 0,
-			      g->trans_b, g->alpha, g->beta };
-
-	if (g->b->type == DT_F16)
-		return tiles<__half>(be, &t, err);
-	if (g->b->type == DT_BF16)
-		return tiles<__nv_bfloat16>(be, &t, err);
-	return tiles<float>(be, &t, err);
+	if (b == DT_F16)
+		return tiles<__half>(be, d, err);
+	if (b == DT_BF16)
+		return tiles<__nv_bfloat16>(be, d, err);
+	return tiles<float>(be, d, err);
 }
 
-static int by_dots(struct be *be, const struct be_gemm *g, struct err *err)
+static int by_dots(struct be *be, const struct cu_dense *d, enum dtype b,
+		   struct err *err)
 {
-	struct dot_arg d = { g->b->p, (const float *)g->a->p,
-			     (float *)g->c->p, g->a->ld, g->b->ld, g->c->ld,
-			     g->c->rows, g->c->cols, g->a->cols, g->alpha,
-			     g->beta };
-
-	if (g->b->type == DT_F16)
-		return dot<__half>(be, &d, err);
-	if (g->b->type == DT_BF16)
-		return dot<__nv_bfloat16>(be, &d, err);
-	return dot<float>(be, &d, err);
+	if (b == DT_F16)
+		return dot<__half>(be, d, err);
+	if (b == DT_BF16)
+		return dot<__nv_bfloat16>(be, d, err);
+	return dot<float>(be, d, err);
 }
 
 int cu_gemm(struct be *be, const struct be_gemm *g, struct err *err)
 {
-	struct cu_sgemm s;
+	const struct cu_dense d = {
+		(const float *)g->a->p, g->b->p, (float *)g->c->p, g->c->rows,
+		g->c->cols, g->a->cols, g->a->ld, g->b->ld, g->c->ld, 0,
+		g->trans_b, g->alpha, g->beta
+	};
 	int ret;
 
 	if (be_shape_gemm(g, err))
 		return -1;
-	if (!g->c->rows || !g->c->cols)
+	if (!d.m || !d.n)
 		return 0;
 	cu_wrote(be, g->c);
-	if (g->trans_b && g->c->rows <= DOT_ROWS)
-		return by_dots(be, g, err);
+	if (d.trans_b && d.m <= DOT_ROWS)
+		return by_dots(be, &d, g->b->type, err);
 	ret = cu_wgmma_gemm(be, g, err);
 	if (ret <= 0)
 		return ret;
-	if (!large(g->c->rows, g->c->cols, g->a->cols))
-		return by_tiles(be, g, err);
-	s = { (const float *)g->a->p, (const float *)g->b->p, (float *)g->c->p,
-	      g->c->rows, g->c->cols, g->a->cols, g->a->ld, g->b->ld,
-	      g->c->ld, 0, g->trans_b, g->alpha, g->beta };
+	if (!large(d.m, d.n, d.k))
+		return by_tiles(be, &d, g->b->type, err);
 	if (g->b->type == DT_F32)
-		return cu_sgemm(be, &s, err);
-	if (g->trans_b && cu_blas_there(be))
+		return cu_sgemm(be, &d, err);
+	if (d.trans_b && cu_blas_there(be))
 		return gemm_16(be, g, err);
-	return by_tiles(be, g, err);
+	return by_tiles(be, &d, g->b->type, err);
 }

@@ -69,7 +69,7 @@ int cu_syrk(struct be *be, const struct be_mat *x, double alpha,
 		return -1;
 	for (uint32_t r = 0; r < x->rows; r += CHUNK) {
 		const float *at = (const float *)x->p + (size_t)r * x->ld;
-		struct cu_sgemm g = {
+		struct cu_dense g = {
 			at, at, (float *)part, n, n,
 			x->rows - r < CHUNK ? x->rows - r : CHUNK, x->ld,
 			x->ld, n, 1, 0, 1, 0,

@@ -21,7 +21,7 @@ extern "C" const struct be_api *be_plugin(void);
 		}                                                             \
 	} while (0)
 
-__global__ void read_kernel(const struct dot_arg d)
+__global__ void read_kernel(const struct cu_dense d)
 {
 	const uint4 *p = (const uint4 *)d.b;
 	size_t n = (size_t)d.n * d.k / 8, step = gridDim.x * 256ul;
@@ -53,7 +53,7 @@ __global__ void noise_kernel(__half *p, size_t n)
 
 struct version {
 	const char *name;
-	void (*fn)(const struct dot_arg);
+	void (*fn)(const struct cu_dense);
 	uint32_t rows, m;
 };
 
@@ -100,14 +100,14 @@ int main(void)
 				32, ((size_t)2 << 30) / bytes);
 			uint32_t blocks = v.rows
 				? cu_div_up(s[0], DOT_WARPS * v.rows) : 132 * 8;
-			struct dot_arg d = { w, (float *)x, (float *)y, s[1],
-					     s[1], s[0], v.m, s[0], s[1], 1,
-					     0 };
+			struct cu_dense d = { (float *)x, w, (float *)y, v.m,
+					      s[0], s[1], s[1], s[1], s[0], 0,
+					      1, 1, 0 };
 			float best = 1e9, ms;
 			double worst = 0;
 
 			if (v.rows) {
-				struct dot_arg r = d;
+				struct cu_dense r = d;
 				size_t n = (size_t)v.m * s[0];
 				float *a = (float *)malloc(n * 4);
 				float *b = (float *)malloc(n * 4);
