@@ -34,6 +34,28 @@ static float scale_at(const struct ql_packed *q, size_t i)
 	}
 }
 
+static uint32_t zero_word(const struct ql_packed *q, uint32_t g, uint32_t i)
+{
+	size_t words = ((size_t)q->spec.out * q->spec.bits + 31) / 32;
+
+	if (i >= words)
+		return 0;
+	return half_le32((const uint8_t *)q->zeros + 4 * (g * words + i)) +
+	       q->zero_add[i % 3];
+}
+
+static float zero_at(const struct ql_packed *q, uint32_t g, uint32_t n)
+{
+	uint64_t bit = (uint64_t)n * q->spec.bits;
+	uint32_t i = (uint32_t)(bit / 32);
+	uint64_t two = zero_word(q, g, i) |
+		       (uint64_t)zero_word(q, g, i + 1) << 32;
+	uint32_t field = (uint32_t)(two >> bit % 32) &
+			 ((1u << q->spec.bits) - 1);
+
+	return (float)((field + q->zero_plus) & q->zero_mask);
+}
+
 int cpu_ref_unpack(const struct ql_packed *q, struct ql *ql, struct err *err)
 {
 	const struct ql_spec *s = &q->spec;
@@ -49,7 +71,7 @@ int cpu_ref_unpack(const struct ql_packed *q, struct ql *ql, struct err *err)
 			size_t to = (size_t)n * s->groups + g;
 
 			ql->scale[to] = scale_at(q, from);
-			ql->zero[to] = q->zeros ? (float)q->zeros[from] :
+			ql->zero[to] = q->zeros ? zero_at(q, g, n) :
 				       (float)(1u << (s->bits - 1));
 		}
 	}

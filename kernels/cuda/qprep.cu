@@ -331,18 +331,12 @@ struct pair_arg {
 	const uint16_t *from; /* [groups][out] */
 	uint32_t *to;
 	uint32_t count, units, unit, out, group_size;
-	int whole;            /* numbers, to become f16 */
 };
 
 static __device__ __forceinline__ uint32_t pair_half(const struct pair_arg &a,
 						     uint32_t group, uint32_t n)
 {
-	uint16_t v;
-
-	if (n >= a.out)
-		return 0;
-	v = a.from[(size_t)group * a.out + n];
-	return a.whole ? __half_as_ushort(__ushort2half_rn(v)) : v;
+	return n < a.out ? a.from[(size_t)group * a.out + n] : 0;
 }
 
 /* pair_up, on the device. */
@@ -359,13 +353,72 @@ __global__ void pair_kernel(const struct pair_arg a)
 	a.to[i] = pair_half(a, group, n) | pair_half(a, group, n + 8) << 16;
 }
 
-static int send_pairs(struct be *be, const struct be_qw *w, const void *from,
-		      uint32_t *to, struct err *err)
+struct zero_arg {
+	const uint32_t *from; /* [groups][words] */
+	uint32_t *to;
+	uint32_t count, units, unit, out, group_size, words;
+	uint32_t add[3], plus, mask; /* struct ql_packed */
+	int bits;
+};
+
+static __device__ __forceinline__ uint32_t zero_half(const struct zero_arg &a,
+						     uint32_t group, uint32_t n)
+{
+	const uint32_t bit = n * a.bits, i = bit / 32, at = bit % 32;
+	const uint32_t *w = a.from + (size_t)group * a.words + i;
+	uint32_t v;
+
+	if (n >= a.out)
+		return 0;
+	v = (w[0] + a.add[i % 3]) >> at;
+	if (at + a.bits > 32)
+		v |= (w[1] + a.add[(i + 1) % 3]) << (32 - at);
+	v = ((v & ((1u << a.bits) - 1)) + a.plus) & a.mask;
+	return __half_as_ushort(__uint2half_rn(v));
+}
+
+/* The same for zeros. */
+__global__ void zero_kernel(const struct zero_arg a)
+{
+	const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+	const uint32_t u = i / 8 % a.units, n = i / 8 / a.units * 16 + i % 8;
+
+	cu_wait();
+	if (i >= a.count)
+		return;
+	const uint32_t group = u * a.unit / a.group_size;
+
+	a.to[i] = zero_half(a, group, n) | zero_half(a, group, n + 8) << 16;
+}
+
+static int send_zeros(struct be *be, const struct be_qw *w,
+		      const struct ql_packed *q, struct err *err)
+{
+	const struct ql_spec *s = &w->spec;
+	const uint32_t words = cu_div_up((uint64_t)s->out * s->bits, 32);
+	struct zero_arg a = { NULL, w->zero, w->strips * w->units * 8,
+			      w->units, w->unit, s->out, s->group_size, words,
+			      { q->zero_add[0], q->zero_add[1],
+				q->zero_add[2] },
+			      q->zero_plus, q->zero_mask, s->bits };
+	size_t bytes = (size_t)s->groups * words * 4;
+	void *p;
+
+	if (cu_scratch_get(be, CU_DENSE, bytes, &p, err) ||
+	    cu_upload(be, p, q->zeros, bytes, err))
+		return -1;
+	a.from = (const uint32_t *)p;
+	return cu_launch(be, "zeros", { dim3(cu_div_up(a.count, 256)),
+					dim3(256), 0 }, err, zero_kernel, a);
+}
+
+static int send_scales(struct be *be, const struct be_qw *w, const void *from,
+		       struct err *err)
 {
 	const struct ql_spec *s = &w->spec;
 	size_t bytes = (size_t)s->groups * s->out * 2;
-	struct pair_arg a = { NULL, to, w->strips * w->units * 8, w->units,
-			      w->unit, s->out, s->group_size, to == w->zero };
+	struct pair_arg a = { NULL, w->scale, w->strips * w->units * 8,
+			      w->units, w->unit, s->out, s->group_size };
 	void *p;
 
 	if (cu_scratch_get(be, CU_DENSE, bytes, &p, err) ||
@@ -397,12 +450,12 @@ static int send_words(struct be *be, const struct ql_packed *q,
 static int fill_mma(struct be *be, const struct ql_packed *q,
 		    const uint32_t *perm, struct be_qw *w, struct err *err)
 {
-	if (place_mma(w, perm, !q->zeros || q->spec.sym, err) ||
+	if (place_mma(w, perm, !q->zeros, err) ||
 	    (perm && cu_upload(be, w->perm, perm, w->spec.in * 4u, err)) ||
 	    send_words(be, q, w, err) ||
-	    send_pairs(be, w, q->scales, w->scale, err))
+	    send_scales(be, w, q->scales, err))
 		return -1;
-	return w->zero ? send_pairs(be, w, q->zeros, w->zero, err) : 0;
+	return w->zero ? send_zeros(be, w, q, err) : 0;
 }
 
 int cu_qw_pack(struct be *be, const struct ql_packed *q, struct be_qw **out,

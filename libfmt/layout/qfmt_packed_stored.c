@@ -1,6 +1,6 @@
-/* A packed layer as it stands in the file, for devices that take it so: words
- * and scales stay where they are; what is small or open to doubt (groups,
- * zeros) is read as for the neutral layer. */
+/* A packed layer as it stands in the file, for devices that take it so:
+ * words, scales and zeros stay where they are; what is open to doubt (groups, how
+ * zeros are meant) is decided as for the neutral layer. */
 #include "qfmt_packed.h"
 
 #include "../base/err.h"
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Symmetric zeros are told by their words; others are decoded. */
+/* How zeros are to be read; symmetric ones need not be. */
 static int load_zeros(const struct packed *p, struct ql_packed *q,
 		      uint32_t *odd, struct err *err)
 {
@@ -22,19 +22,21 @@ static int load_zeros(const struct packed *p, struct ql_packed *q,
 		p->zeros ? p->zeros->data : NULL, s->groups, s->out, p->hint,
 		false
 	};
-	size_t n = (size_t)s->groups * s->out, i = 0;
-	uint16_t mid = (uint16_t)(1u << (s->bits - 1));
-	int middle = p->zeros ? qf_zeros_middle(&z, err) : 1;
+	struct qf_reading r;
+	int middle = 1;
 
+	if (p->zeros) {
+		middle = qf_zeros_choose(&z, &r, odd, err) ?
+				 -1 : qf_zeros_centred(&z, &r, err);
+	}
 	s->sym = 1;
 	if (middle)
 		return middle < 0 ? -1 : 0;
-	q->zeros = mem_alloc(n, sizeof(*q->zeros), err);
-	if (!q->zeros || qf_zeros_read(&z, q->zeros, odd, err))
-		return -1;
-	while (i < n && q->zeros[i] == mid)
-		i++;
-	s->sym = i == n;
+	s->sym = 0;
+	q->zeros = z.words;
+	memcpy(q->zero_add, r.add, sizeof(q->zero_add));
+	q->zero_plus = r.plus;
+	q->zero_mask = r.mask;
 	return 0;
 }
 

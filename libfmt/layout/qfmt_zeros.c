@@ -24,61 +24,106 @@ static const uint32_t ones[9][3] = {
 static const uint32_t swapped[3] = { 0x24924924, 0x92492492, 0x49249249 };
 static const uint32_t nothing[3];
 
-/* How to read: zero = (field(word + add) + plus) & mask, or the middle. */
-struct reading {
-	const uint32_t *add;
-	uint16_t plus, mask;
-	bool middle;
-};
+/* Row g with add[i % 3] added to word i. */
+static void row_add(const struct qf_zeros *z, const uint32_t *add, uint32_t g,
+		    size_t words, uint8_t *row)
+{
+	const uint8_t *from = (const uint8_t *)z->words + 4 * words * g;
 
-/* Fields of all rows, after adding add[i % 3] to word i of each row. */
-static int unpack(const struct qf_zeros *z, const uint32_t *add,
-		  uint16_t *field, struct err *err)
+	for (size_t w = 0; w < words; w++)
+		half_put32(row + 4 * w, half_le32(from + 4 * w) + add[w % 3]);
+}
+
+/* A row of fields that are all `value`. */
+static int equal_fields(const struct qf_zeros *z, uint32_t value, uint8_t *row,
+			struct err *err)
+{
+	uint8_t *narrow = mem_alloc(z->out, 1, err);
+
+	if (!narrow)
+		return -1;
+	memset(narrow, (int)value, z->out);
+	bits_pack(z->rule, z->bits, narrow, 1, z->out, row, 1);
+	free(narrow);
+	return 0;
+}
+
+/* Are all fields `value`, after adding?  1, 0, or -1 with err.  Bits that
+ * are no field's do not count. */
+static int constant(const struct qf_zeros *z, const uint32_t *add,
+		    uint32_t value, struct err *err)
 {
 	size_t words = (size_t)bits_words(z->rule, z->bits, z->out);
+	uint8_t *want = mem_alloc(words, 4, err);
+	uint8_t *mask = mem_alloc(words, 4, err);
+	int same = -1;
+
+	if (!want || !mask || equal_fields(z, value, want, err) ||
+	    equal_fields(z, (1u << z->bits) - 1, mask, err))
+		goto out;
+	same = 1;
+	for (uint32_t g = 0; same && g < z->groups; g++) {
+		const uint8_t *row = (const uint8_t *)z->words + 4 * words * g;
+
+		for (size_t w = 0; same && w < words; w++)
+			same = !(((half_le32(row + 4 * w) + add[w % 3]) ^
+				  half_le32(want + 4 * w)) &
+				 half_le32(mask + 4 * w));
+	}
+out:
+	free(want);
+	free(mask);
+	return same;
+}
+
+/* Is a field all ones?  1, 0, or -1 with err.  Where fields do not straddle
+ * words, eight at a time: what is left of a field's bits, and-ed. */
+static int full_words(const struct qf_zeros *z, const uint8_t *valid,
+		      size_t words)
+{
+	const uint32_t low = UINT32_MAX / ((1u << z->bits) - 1);
+
+	for (uint32_t g = 0; g < z->groups; g++) {
+		const uint8_t *row = (const uint8_t *)z->words + 4 * words * g;
+
+		for (size_t w = 0; w < words; w++) {
+			uint32_t x = half_le32(row + 4 * w) &
+				     half_le32(valid + 4 * w);
+
+			for (uint32_t b = 1; b < z->bits; b *= 2)
+				x &= x >> b;
+			if (x & low)
+				return 1;
+		}
+	}
+	return 0;
+}
+
+static int contains_full(const struct qf_zeros *z, struct err *err)
+{
+	size_t words = (size_t)bits_words(z->rule, z->bits, z->out);
+	uint32_t full = (1u << z->bits) - 1;
 	uint8_t *row = mem_alloc(words, 4, err);
 	uint8_t *narrow = mem_alloc(z->out, 1, err);
-	int ret = -1;
+	int found = -1;
 
-	if (!row || !narrow)
+	if (!row || !narrow || equal_fields(z, full, row, err))
 		goto out;
-	for (uint32_t g = 0; g < z->groups; g++) {
-		const uint8_t *from = (const uint8_t *)z->words + 4 * words * g;
-
-		for (size_t w = 0; w < words; w++)
-			half_put32(row + 4 * w,
-				   half_le32(from + 4 * w) + add[w % 3]);
-		bits_unpack(z->rule, z->bits, row, 1, z->out, narrow, 1);
-		for (uint32_t n = 0; n < z->out; n++)
-			field[(size_t)g * z->out + n] = narrow[n];
+	found = 0;
+	if (32 % z->bits == 0) {
+		found = full_words(z, row, words);
+		goto out;
 	}
-	ret = 0;
+	for (uint32_t g = 0; !found && g < z->groups; g++) {
+		bits_unpack(z->rule, z->bits,
+			    (const uint8_t *)z->words + 4 * words * g, 1,
+			    z->out, narrow, 1);
+		found = memchr(narrow, (int)full, z->out) != NULL;
+	}
 out:
 	free(row);
 	free(narrow);
-	return ret;
-}
-
-static bool constant(const struct qf_zeros *z, const uint16_t *field,
-		     uint32_t value)
-{
-	size_t n = (size_t)z->groups * z->out;
-
-	for (size_t i = 0; i < n; i++)
-		if (field[i] != value)
-			return false;
-	return true;
-}
-
-static bool contains(const struct qf_zeros *z, const uint16_t *field,
-		     uint32_t value)
-{
-	size_t n = (size_t)z->groups * z->out;
-
-	for (size_t i = 0; i < n; i++)
-		if (field[i] == value)
-			return true;
-	return false;
+	return found;
 }
 
 /* One word whose fields begin at bit `first`: -1 when an all-ones field has
@@ -124,7 +169,7 @@ static bool smeared(const struct qf_zeros *z)
 }
 
 /* v1 with a field of all ones: who wrote it decides. */
-static void ambiguous(const struct qf_zeros *z, struct reading *r,
+static void ambiguous(const struct qf_zeros *z, struct qf_reading *r,
 		      uint32_t *odd)
 {
 	uint16_t max = (uint16_t)((1u << z->bits) - 1);
@@ -142,51 +187,65 @@ static void ambiguous(const struct qf_zeros *z, struct reading *r,
 
 /* Only the lower half of each 64-bit word was made v1.  Source:
  * gptq-formats(5) "Zero points". */
-static bool halves(const struct qf_zeros *z, const uint16_t *field)
+static int halves(const struct qf_zeros *z, struct err *err)
 {
+	size_t words = (size_t)bits_words(z->rule, z->bits, z->out);
 	uint32_t per = 32 / z->bits, mid = 1u << (z->bits - 1);
+	uint8_t *narrow = mem_alloc(z->out, 1, err);
+	int same = narrow ? z->bias : -1;
 
-	for (uint32_t g = 0; g < z->groups; g++)
-		for (uint32_t n = 0; n < z->out; n++)
-			if (field[(size_t)g * z->out + n] !=
-			    mid - (n / per % 2 ? 0 : 1))
-				return false;
-	return z->bias;
+	for (uint32_t g = 0; same > 0 && g < z->groups; g++) {
+		bits_unpack(z->rule, z->bits,
+			    (const uint8_t *)z->words + 4 * words * g, 1,
+			    z->out, narrow, 1);
+		for (uint32_t n = 0; same && n < z->out; n++)
+			same = narrow[n] == mid - (n / per % 2 ? 0 : 1);
+	}
+	free(narrow);
+	return same;
 }
 
-/* The constants of a symmetric module, before any doubt about single fields.
- * `field` is scratch for a second unpacking.  1: decided. */
-static int by_constant(const struct qf_zeros *z, uint16_t *field,
-		       struct reading *r, uint32_t *odd, struct err *err)
+/* 3 bits, v1: are they the swapped constants?  1: they are taken back. */
+static int by_swapped(const struct qf_zeros *z, struct qf_reading *r,
+		      uint32_t *odd, struct err *err)
 {
-	uint32_t mid = 1u << (z->bits - 1);
-	bool enough = (uint64_t)z->groups * z->out >= LABEL_EVIDENCE;
+	int same = constant(z, swapped, 1u << (z->bits - 1), err);
 
-	if (constant(z, field, mid - z->bias))
-		return 1;
-	if (z->rule->kind == BITS_PLANAR) /* there is no v1 of it */
-		return 0;
-	if ((z->hint->sym != 0 || enough) &&
-	    constant(z, field, mid - 1 + z->bias)) {
-		*odd |= QF_ODD_LABEL;
-		r->plus = (uint16_t)(1 - z->bias);
-		return 1;
-	}
-	if (z->wide && halves(z, field)) {
-		*odd |= QF_ODD_LABEL;
-		r->middle = true;
-		return 1;
-	}
-	if (z->bits != 3 || !z->bias)
-		return 0;
-	if (unpack(z, swapped, field, err))
-		return -1;
-	if (!constant(z, field, mid) && !(z->hint->swap3 && z->hint->sym != 1))
-		return unpack(z, nothing, field, err);
+	if (same < 0 || (!same && !(z->hint->swap3 && z->hint->sym != 1)))
+		return same;
 	*odd |= QF_ODD_ZERO_SWAP3;
 	r->add = swapped;
 	r->plus = 0;
 	return 1;
+}
+
+/* The constants of a symmetric module, before any doubt about single fields.
+ * 1: decided. */
+static int by_constant(const struct qf_zeros *z, struct qf_reading *r,
+		       uint32_t *odd, struct err *err)
+{
+	uint32_t mid = 1u << (z->bits - 1);
+	bool enough = (uint64_t)z->groups * z->out >= LABEL_EVIDENCE;
+	int same = constant(z, nothing, mid - z->bias, err);
+
+	/* there is no planar v1 */
+	if (same || z->rule->kind == BITS_PLANAR)
+		return same;
+	if (z->hint->sym != 0 || enough)
+		same = constant(z, nothing, mid - 1 + z->bias, err);
+	if (same) {
+		*odd |= same > 0 ? QF_ODD_LABEL : 0;
+		r->plus = (uint16_t)(1 - z->bias);
+		return same;
+	}
+	if (z->wide)
+		same = halves(z, err);
+	if (same) {
+		*odd |= same > 0 ? QF_ODD_LABEL : 0;
+		r->middle = true;
+		return same;
+	}
+	return z->bits == 3 && z->bias ? by_swapped(z, r, odd, err) : 0;
 }
 
 int qf_zeros_middle(const struct qf_zeros *z, struct err *err)
@@ -212,37 +271,62 @@ int qf_zeros_middle(const struct qf_zeros *z, struct err *err)
 	return same;
 }
 
-static int choose(const struct qf_zeros *z, uint16_t *field,
-		  struct reading *r, uint32_t *odd, struct err *err)
+int qf_zeros_choose(const struct qf_zeros *z, struct qf_reading *r,
+		    uint32_t *odd, struct err *err)
 {
-	int decided = by_constant(z, field, r, odd, err);
+	int decided, full = 0;
 
+	*r = (struct qf_reading){ nothing, z->bias, UINT16_MAX, false };
+	decided = by_constant(z, r, odd, err);
 	if (decided)
 		return decided < 0 ? -1 : 0;
 	if (z->hint->sym == 1) {
 		*odd |= QF_ODD_SYM;
 		r->middle = true;
-	} else if (z->bias && contains(z, field, (1u << z->bits) - 1)) {
-		ambiguous(z, r, odd);
+		return 0;
 	}
-	return 0;
+	if (z->bias)
+		full = contains_full(z, err);
+	if (full > 0)
+		ambiguous(z, r, odd);
+	return full < 0 ? -1 : 0;
+}
+
+int qf_zeros_centred(const struct qf_zeros *z, const struct qf_reading *r,
+		     struct err *err)
+{
+	uint32_t max = (1u << z->bits) - 1;
+
+	if (r->middle)
+		return 1;
+	return constant(z, r->add, ((1u << (z->bits - 1)) - r->plus) & max,
+			err);
 }
 
 int qf_zeros_read(const struct qf_zeros *z, uint16_t *zero, uint32_t *odd,
 		  struct err *err)
 {
-	struct reading r = { nothing, z->bias, UINT16_MAX, false };
-	size_t n = (size_t)z->groups * z->out;
+	size_t words = (size_t)bits_words(z->rule, z->bits, z->out);
+	uint8_t *row = mem_alloc(words, 4, err);
+	uint8_t *narrow = mem_alloc(z->out, 1, err);
 	uint16_t mid = (uint16_t)(1u << (z->bits - 1));
+	struct qf_reading r;
+	int ret = -1;
 
-	if (unpack(z, nothing, zero, err) || choose(z, zero, &r, odd, err))
-		return -1;
-	if (r.add != nothing && unpack(z, r.add, zero, err))
-		return -1;
-	for (size_t i = 0; i < n; i++)
-		zero[i] = r.middle ? mid
-				   : (uint16_t)((zero[i] + r.plus) & r.mask);
-	return 0;
+	if (!row || !narrow || qf_zeros_choose(z, &r, odd, err))
+		goto out;
+	for (uint32_t g = 0; g < z->groups; g++, zero += z->out) {
+		row_add(z, r.add, g, words, row);
+		bits_unpack(z->rule, z->bits, row, 1, z->out, narrow, 1);
+		for (uint32_t n = 0; n < z->out; n++)
+			zero[n] = r.middle ? mid : (uint16_t)
+				((narrow[n] + r.plus) & r.mask);
+	}
+	ret = 0;
+out:
+	free(row);
+	free(narrow);
+	return ret;
 }
 
 int qf_rebias(const struct tensor *qzeros, uint32_t bits, bool to_v2,

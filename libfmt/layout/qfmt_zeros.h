@@ -39,6 +39,20 @@ struct qf_zeros {
 					one */
 };
 
+/* What was decided: zero = (field + plus) & mask, where fields are those of the
+ * words of a row, word i plus add[i % 3]; or the middle everywhere. */
+struct qf_reading {
+	const uint32_t *add; /* [3] */
+	uint16_t plus, mask;
+	bool middle;
+};
+
+/* Decide, without decoding; adds to *odd. */
+int qf_zeros_choose(const struct qf_zeros *z, struct qf_reading *r,
+		    uint32_t *odd, struct err *err);
+/* Is every zero the middle then?  1, 0, or -1 with err. */
+int qf_zeros_centred(const struct qf_zeros *z, const struct qf_reading *r,
+		     struct err *err);
 /* Do all fields say the layout's own middle?  Then nothing about them is odd,
  * and they need not be decoded.  1, 0, or -1 with err. */
 int qf_zeros_middle(const struct qf_zeros *z, struct err *err);

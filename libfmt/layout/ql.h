@@ -109,9 +109,14 @@ int ql_compare_moved(const struct ql *a, const struct ql_map *map,
 struct ql_packed {
 	struct ql_spec spec;
 	const void *words;  /* [ceil(in * bits / 32)][out], little endian */
-	const void *scales; /* [groups][out] of spec.scale_type; neither need be
-			       aligned, both are the file's */
-	uint16_t *zeros;    /* [groups][out]; NULL: all are 2^(bits-1) */
+	const void *scales; /* [groups][out] of spec.scale_type */
+	const void *zeros;  /* [groups] streams of out fields, as words; NULL: all
+			       zeros are 2^(bits-1).  None of these need be
+			       aligned, all are the file's */
+	/* a zero is (field + zero_plus) & zero_mask, once zero_add[i % 3] has been
+	 * added to word i of each row */
+	uint32_t zero_add[3];
+	uint16_t zero_plus, zero_mask;
 	uint32_t *group_of; /* [in] */
 };
 void ql_packed_release(struct ql_packed *q); /* accepts a zeroed struct */

@@ -9,7 +9,6 @@
 
 void ql_packed_release(struct ql_packed *q)
 {
-	free(q->zeros);
 	free(q->group_of);
 	*q = (struct ql_packed){ .words = NULL };
 }

@@ -398,39 +398,95 @@ static void test_many(struct kit *k)
 
 /* ---- layers as a file holds them ---- */
 
-/* *q from ql, in memory that free() takes (words, scales) and
- * ql_packed_release does (the rest). */
-static int pack_ql(struct kit *k, const struct ql *ql, struct ql_packed *q)
+/* The three arrays of *q, at odd addresses, as in a file. */
+struct file {
+	uint8_t *words, *scales, *zeros;
+};
+
+static void file_free(struct file *f)
+{
+	free(f->words);
+	free(f->scales);
+	free(f->zeros);
+}
+
+/* Rows of zeros less `minus`, in which a field is of spec.bits. */
+static void pack_zeros(const struct ql *ql, uint32_t minus, uint8_t *to)
+{
+	const struct ql_spec *s = &ql->spec;
+	size_t row = 4 * (size_t)bits_words(&bits_stream, s->bits, s->out);
+	uint8_t *field = calloc(s->out, 1);
+
+	for (uint32_t g = 0; field && g < s->groups; g++) {
+		for (uint32_t o = 0; o < s->out; o++)
+			field[o] = (uint8_t)((uint32_t)ql->zero[
+				(size_t)o * s->groups + g] - minus);
+		bits_pack(&bits_stream, s->bits, field, 1, s->out,
+			  to + row * g, 1);
+	}
+	free(field);
+}
+
+/* Fields hold 0 to 2^bits - 1, or those numbers plus one; with `add` they are
+ * what is left when it has been added to words. */
+static void file_zeros(struct kit *k, struct ql *ql, struct ql_packed *q,
+		       uint8_t *to)
+{
+	static const uint32_t add[3] = { 0x91248ac3, 0x01000001, 0xfffffff9 };
+	size_t n = (size_t)ql->spec.groups * ql->spec.out;
+	size_t words = (size_t)bits_words(&bits_stream, ql->spec.bits,
+					  ql->spec.out);
+	uint32_t plus = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (ql->zero[i] > (float)((1u << ql->spec.bits) - 1))
+			plus = 1;
+	for (size_t i = 0; i < n && plus; i++)
+		ql->zero[i] = ql->zero[i] < 1 ? 1 : ql->zero[i];
+	q->zero_plus = (uint16_t)plus;
+	q->zero_mask = UINT16_MAX;
+	pack_zeros(ql, plus, to);
+	if (kit_below(k, 2))
+		return;
+	memcpy(q->zero_add, add, sizeof(add));
+	for (size_t i = 0; i < words * ql->spec.groups; i++)
+		half_put32(to + 4 * i, half_le32(to + 4 * i) -
+				       add[i % words % 3]);
+}
+
+/* *q from ql, whose zeros become such as a file can hold. */
+static int pack_ql(struct kit *k, struct ql *ql, struct ql_packed *q,
+		   struct file *f)
 {
 	const struct ql_spec *s = &ql->spec;
 	size_t elem = s->scale_type == DT_F32 ? 4 : 2, n = 0;
 	size_t grid = (size_t)s->groups * s->out;
-	uint8_t *words = malloc(bits_words(&bits_stream, s->bits, s->in) *
-				s->out * 4 + 1);
-	uint8_t *scales = malloc(grid * elem + 1);
-
-	*q = (struct ql_packed){ *s, words + 1, scales + 1,
-				 malloc(grid * sizeof(*q->zeros)),
-				 malloc(s->in * sizeof(*q->group_of)) };
-	if (!words || !scales || !q->zeros || !q->group_of)
+	f->words = malloc(bits_words(&bits_stream, s->bits, s->in) * s->out *
+			  4 + 1);
+	f->scales = malloc(grid * elem + 1);
+	f->zeros = malloc(bits_words(&bits_stream, s->bits, s->out) *
+			  s->groups * 4 + 1);
+	*q = (struct ql_packed){ .spec = *s,
+				 .group_of = malloc(s->in * 4) };
+	if (!f->words || !f->scales || !f->zeros || !q->group_of)
 		return err_set(&k->err, ERR_RESOURCE, "not enough memory");
-	/* at odd addresses, as in a file */
+	q->words = f->words + 1;
+	q->scales = f->scales + 1;
+	q->zeros = f->zeros + 1;
+	file_zeros(k, ql, q, f->zeros + 1);
 	for (uint32_t o = 0; o < s->out; o++)
 		bits_pack(&bits_stream, s->bits, ql->code + (size_t)o * s->in,
-			  1, s->in, words + 1 + 4 * (size_t)o, s->out);
+			  1, s->in, f->words + 1 + 4 * (size_t)o, s->out);
 	for (uint32_t g = 0; g < s->groups; g++)
 		for (uint32_t o = 0; o < s->out; o++, n++) {
 			size_t at = (size_t)o * s->groups + g;
 
 			tensor_store_f32(&ql->scale[at], 1, s->scale_type,
-					 scales + 1 + n * elem);
-			q->zeros[n] = (uint16_t)ql->zero[at];
+					 f->scales + 1 + n * elem);
 		}
 	memcpy(q->group_of, ql->group_of, s->in * sizeof(*q->group_of));
-	if (s->sym && kit_below(k, 2)) {
-		free(q->zeros);
+	if (s->sym && kit_below(k, 2))
 		q->zeros = NULL;
-	}
 	return 0;
 }
 
@@ -464,13 +520,14 @@ static void packed_case(struct kit *k, const struct qcase *c)
 	static const uint32_t ms[] = { 1, 5, 20, 70, 130 };
 	struct be_qw *a = NULL, *b = NULL;
 	struct ql_packed q = { .words = NULL };
+	struct file f = { NULL, NULL, NULL };
 	struct ql ql;
 	int ret;
 
 	kit_case(k, "[%u][%u], %u bits, groups of %u, order %u, sym %u, "
 		 "scales %d", c->out, c->in, c->bits, c->group_size, c->order,
 		 c->sym, (int)c->scale_type);
-	if (kit_ql(k, &ql, c) || pack_ql(k, &ql, &q)) {
+	if (kit_ql(k, &ql, c) || pack_ql(k, &ql, &q, &f)) {
 		kit_fail(k, "%s", k->err.msg);
 		goto out;
 	}
@@ -489,10 +546,7 @@ static void packed_case(struct kit *k, const struct qcase *c)
 out:
 	k->api->qw_free(k->be, a);
 	k->api->qw_free(k->be, b);
-	if (q.words) {
-		free((char *)(uintptr_t)q.words - 1);
-		free((char *)(uintptr_t)q.scales - 1);
-	}
+	file_free(&f);
 	ql_packed_release(&q);
 	ql_release(&ql);
 }
