@@ -17,10 +17,12 @@
  * onto the weights, times 64 to keep small scales out of the subnormals, and
  * the sums are divided by that.
  *
- * A tile belongs to a cluster of blocks, which cut its inputs evenly.  At the
- * end each leaves its sums in shared memory and adds up a slice of the tile
- * from all of them, in the order of the blocks.  How many they are depends on
- * the shape alone, and so do the sums. */
+ * Blocks stay and take tiles in turn, so that the ring fills for the next tile
+ * while the sums of the last are written.  The last tiles, where they are too
+ * few for all blocks, belong to a cluster of blocks each, which cut its inputs
+ * evenly.  At the end each leaves its sums in shared memory and adds up a slice
+ * of the tile from all of them, in the order of the blocks.  Which tiles are
+ * cut, and how often, depends on the shape alone, and so do the sums. */
 #ifndef KERNELS_CUDA_QWGMMA_CUH
 #define KERNELS_CUDA_QWGMMA_CUH
 
@@ -41,6 +43,7 @@ struct qwg_arg {
 	size_t ldy;
 	uint32_t m, n, rows, strips, chunks, units;
 	uint32_t across;  /* tiles of tokens */
+	uint32_t tiles, whole; /* tiles; the first ones, which are not cut */
 	uint32_t split;   /* blocks of a cluster */
 	float down;       /* what sums are times */
 	int bf16;         /* scales */
@@ -86,25 +89,56 @@ struct qwg {
 	const qwg_arg &a;
 	uint8_t *base;              /* of the ring */
 	uint32_t ring, full, empty; /* shared addresses */
-	uint32_t rank;              /* in the cluster */
-	uint32_t token, out;        /* the first of the tile */
-	uint32_t from, to;          /* stages of this block */
+	uint32_t slot, turn;        /* the next stage of the ring */
+	/* the tile at hand: its number, its first token and output, the stages
+	 * of this block */
+	uint32_t tile, token, out, from, to;
 
 	__device__ __forceinline__ qwg(const qwg_arg &arg, uint8_t *raw)
-		: a(arg)
+		: a(arg), slot(0), turn(0), tile(0)
 	{
-		const uint32_t tile = blockIdx.x / a.split;
-		const uint32_t stages = (a.chunks + KC - 1) / KC;
-
 		ring = (shared_at(raw) + 1023) / 1024 * 1024;
 		base = raw + (ring - shared_at(raw));
 		full = ring + S::AREA;
 		empty = full + RING * 8;
-		rank = blockIdx.x % a.split;
+	}
+
+	__device__ __forceinline__ bool cut() const
+	{
+		return tile >= a.whole;
+	}
+
+	__device__ __forceinline__ bool take_tile(uint32_t t)
+	{
+		const uint32_t stages = (a.chunks + KC - 1) / KC;
+		const uint32_t rank = blockIdx.x % a.split;
+
+		tile = t;
 		token = tile % a.across * N;
 		out = tile / a.across * S::BM;
-		from = rank * stages / a.split;
-		to = (rank + 1) * stages / a.split;
+		from = cut() ? rank * stages / a.split : 0;
+		to = cut() ? (rank + 1) * stages / a.split : stages;
+		return tile < a.tiles;
+	}
+
+	/* A block has whole tiles first, then at most one that is cut. */
+	__device__ __forceinline__ bool first_tile()
+	{
+		return blockIdx.x < a.whole ? take_tile(blockIdx.x)
+					    : cut_tile();
+	}
+
+	__device__ __forceinline__ bool cut_tile()
+	{
+		return take_tile(a.whole + blockIdx.x / a.split);
+	}
+
+	__device__ __forceinline__ bool next_tile()
+	{
+		if (cut())
+			return false;
+		return tile + gridDim.x < a.whole
+			? take_tile(tile + gridDim.x) : cut_tile();
 	}
 
 	/* ---- the warp that feeds ---- */
@@ -189,29 +223,32 @@ struct qwg {
 				  N * 128, full + slot * 8);
 	}
 
-	__device__ __forceinline__ void feed() const
+	__device__ __forceinline__ void feed()
 	{
-		const uint32_t first = min(from + RING, to);
-		uint32_t slot = 0, turn = 0;
+		uint32_t s, first;
 
+		if (!first_tile())
+			return;
+		first = min(from + RING, to);
 		/* packed weights are there before what runs before this ends */
 		if (S::DENSE)
 			cu_wait();
-		for (uint32_t s = from; s < first; s++)
+		for (s = from; s < first; s++)
 			put_w(s - from, s);
 		cu_wait();
-		for (uint32_t s = from; s < first; s++)
+		for (s = from; s < first; s++, forward())
 			put_x(s - from, s);
-		for (uint32_t s = first; s < to; s++) {
-			bar_wait(empty + slot * 8, turn);
-			put_w(slot, s);
-			put_x(slot, s);
-			forward(slot, turn);
-		}
+		turn ^= 1; /* of a ring never filled: passes */
+		do {
+			for (; s < to; s++, forward()) {
+				bar_wait(empty + slot * 8, turn);
+				put_w(slot, s);
+				put_x(slot, s);
+			}
+		} while (next_tile() && ((s = from), true));
 	}
 
-	static __device__ __forceinline__ void forward(uint32_t &slot,
-						       uint32_t &turn)
+	__device__ __forceinline__ void forward()
 	{
 		if (++slot == RING)
 			slot = 0, turn ^= 1;
@@ -422,20 +459,17 @@ struct qwg {
 			y[a.ldy + 8] = d[3] * a.down;
 	}
 
-	__device__ __forceinline__ void multiply(float *acc) const
+	__device__ __forceinline__ void multiply(float *acc)
 	{
-		uint32_t slot = 0, turn = 0;
-
 #pragma unroll
 		for (int i = 0; i < N / 2; i++)
 			acc[i] = 0;
-		for (uint32_t s = from; s < to; s++) {
+		for (uint32_t s = from; s < to; s++, forward()) {
 			bar_wait(full + slot * 8, turn);
 			if constexpr (S::LATE)
 				step_late(acc, slot, s);
 			else
 				step(acc, slot, s);
-			forward(slot, turn);
 		}
 	}
 
@@ -457,6 +491,7 @@ struct qwg {
 	/* A slice of the tile: what all blocks of the cluster have. */
 	__device__ __forceinline__ void gather() const
 	{
+		const uint32_t rank = blockIdx.x % a.split;
 		const uint32_t end = (rank + 1) * S::SUMS / a.split;
 
 		for (uint32_t e = rank * S::SUMS / a.split + threadIdx.x; e < end;
@@ -476,23 +511,25 @@ struct qwg {
 		}
 	}
 
-	__device__ __forceinline__ void work() const
+	__device__ __forceinline__ void work()
 	{
 		float acc[N / 2];
 
-		multiply(acc);
-		cu_wait(); /* y may be in use until then */
-		if (a.split > 1) {
-			leave(acc);
-			cluster_sync();
-			gather();
-			cluster_sync(); /* others may be reading here */
-			return;
-		}
+		for (bool more = first_tile(); more; more = next_tile()) {
+			multiply(acc);
+			cu_wait(); /* y may be in use until then */
+			if (cut()) {
+				leave(acc);
+				cluster_sync();
+				gather();
+				cluster_sync(); /* others may be reading here */
+				return;
+			}
 #pragma unroll
-		for (int i = 0; i < N / 8; i++)
-			store(acc + i * 4, threadIdx.x / 32, threadIdx.x % 32,
-			      i);
+			for (int i = 0; i < N / 8; i++)
+				store(acc + i * 4, threadIdx.x / 32,
+				      threadIdx.x % 32, i);
+		}
 	}
 };
 
@@ -525,7 +562,7 @@ qwgmma_kernel(const __grid_constant__ struct qwg_arg a)
 				     :: "n"(40));
 		if (threadIdx.x < W * 128 + S::FEED)
 			q.feed();
-		if (a.split > 1) {
+		if (q.cut_tile()) {
 			cluster_sync();
 			cluster_sync();
 		}

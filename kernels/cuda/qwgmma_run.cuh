@@ -18,35 +18,51 @@ constexpr int qwg_ring(int stage, int blocks, int most)
 /* Multiprocessors the work is cut for, whatever there are. */
 #define QWG_SMS 132u
 
-/* How many blocks share the inputs of a tile: as many as run at once.  Where
- * several share a multiprocessor, a tenth is left to the next kernel, whose
- * start is hidden there; of those that have one for themselves, larger
- * clusters than pairs do not all find a place at once. */
-static inline uint32_t qwg_split(uint32_t tiles, uint32_t chunks,
-				 uint32_t blocks)
+/* Where several blocks share a multiprocessor, each has one tile or part of one:
+ * as many parts as run at once, a tenth left to the next kernel, whose start is
+ * hidden there. */
+static inline void qwg_cut_all(struct qwg_arg *a, uint32_t blocks)
 {
-	uint32_t slots = blocks > 1 ? QWG_SMS * blocks * 9 / 10 : QWG_SMS;
-	uint32_t c = 1, most = blocks > 1 ? 8 : 2;
+	const uint32_t slots = QWG_SMS * blocks * 9 / 10;
 
-	while (c < most && tiles * c * 2 <= slots && c * 8 <= chunks)
-		c *= 2;
-	return c;
+	a->split = 1;
+	while (a->split < 8 && a->tiles * a->split * 2 <= slots &&
+	       a->split * 8 <= a->chunks)
+		a->split *= 2;
+	a->whole = a->split > 1 ? 0 : a->tiles;
+}
+
+/* A block that has a multiprocessor for itself has tiles in turn.  The last ones
+ * are cut in two where that many find a place at once; clusters of more do
+ * not. */
+static inline void qwg_cut_last(struct qwg_arg *a)
+{
+	const uint32_t last = a->tiles % QWG_SMS;
+	const bool cut = last && last <= QWG_SMS / 2 && a->chunks >= 8;
+
+	a->split = cut ? 2 : 1;
+	a->whole = cut ? a->tiles - last : a->tiles;
 }
 
 template <int BITS, int UNIT, int W, int N, int KC, int RING, int BLOCKS>
 static int qwg_run(struct be *be, struct qwg_arg *a, struct err *err)
 {
 	typedef qwg_shape<BITS, UNIT, W, N, KC, RING, BLOCKS> S;
-	uint32_t tiles;
+	uint32_t grid;
 
 	if (!S::DENSE)
 		a->down = S::LATE ? 1 : 1 / QWG_UP;
 	a->across = cu_div_up(a->m, N);
-	tiles = a->across * cu_div_up(a->n, S::BM);
-	if (!a->split)
-		a->split = qwg_split(tiles, a->chunks, BLOCKS);
+	a->tiles = a->across * cu_div_up(a->n, S::BM);
+	if (BLOCKS > 1)
+		qwg_cut_all(a, BLOCKS);
+	else
+		qwg_cut_last(a);
+	grid = a->whole + (a->tiles - a->whole) * a->split;
+	if (BLOCKS == 1)
+		grid = grid < QWG_SMS ? grid : QWG_SMS;
 	return cu_launch(be, "qgemm",
-			 { dim3(tiles * a->split), dim3(S::THREADS),
+			 { dim3(grid), dim3(S::THREADS),
 			   (size_t)S::SMEM, a->split > 1 ? a->split : 0 },
 			 err, qwgmma_kernel<BITS, UNIT, W, N, KC, RING, BLOCKS>,
 			 *a);
