@@ -27,7 +27,7 @@
 extern "C" {
 #endif
 
-#define BE_ABI 7
+#define BE_ABI 8
 
 struct err;
 struct be;    /* an opened device */

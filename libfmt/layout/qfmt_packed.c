@@ -120,25 +120,24 @@ static uint8_t *trim_zeros(const struct qf_zeros *z, uint32_t width,
 	return words;
 }
 
-static int zeros_read(struct small *s, const struct qf_zeros *z, uint32_t *odd,
-		      struct err *err)
+/* The middle needs no decoding. */
+static int zeros_read(struct small *s, const struct qf_zeros *z, bool values,
+		      uint32_t *odd, struct err *err)
 {
-	size_t n = (size_t)z->groups * z->out;
-	uint16_t mid = (uint16_t)(1u << (s->spec.bits - 1));
+	struct qf_reading r;
+	int middle = qf_zeros_choose(z, &r, odd, err) ?
+			     -1 : qf_zeros_centred(z, &r, err);
 
-	s->spec.sym = 1;
-	if (qf_zeros_middle(z, err) == 1)
-		return 0;
-	s->zero = mem_alloc(n, sizeof(*s->zero), err);
-	if (!s->zero || qf_zeros_read(z, s->zero, odd, err))
+	if (middle < 0)
 		return -1;
-	for (size_t i = 0; i < n; i++)
-		if (s->zero[i] != mid)
-			s->spec.sym = 0;
-	return 0;
+	s->spec.sym = middle != 0;
+	if (middle || !values)
+		return 0;
+	s->zero = mem_alloc((size_t)z->groups * z->out, sizeof(*s->zero), err);
+	return s->zero ? qf_zeros_decode(z, &r, s->zero, err) : -1;
 }
 
-static int zeros_load(struct small *s, bool glance, uint32_t *odd,
+static int zeros_load(struct small *s, bool glance, bool values, uint32_t *odd,
 		      struct err *err)
 {
 	const struct tensor *t = s->p.zeros;
@@ -159,7 +158,7 @@ static int zeros_load(struct small *s, bool glance, uint32_t *odd,
 		if (!trimmed)
 			return -1;
 	}
-	ret = zeros_read(s, &z, odd, err);
+	ret = zeros_read(s, &z, values, odd, err);
 	free(trimmed);
 	return ret;
 }
@@ -230,7 +229,7 @@ static int small_load(const struct packed_rule *r, struct qf_layer *l,
 	if ((glance ? qf_packed_glance(&s->p, &s->spec, &l->odd, err) :
 	     qf_packed_groups(&s->p, &s->spec, s->group_of, &l->odd, err)) ||
 	    (s->p.perm && !glance && unsort_groups(s, err)) ||
-	    zeros_load(s, glance, &l->odd, err))
+	    zeros_load(s, glance, values, &l->odd, err))
 		return -1;
 	if (s->p.perm && glance) /* sorted, which is to say: an act-order */
 		s->spec.sorted = s->spec.act_order = 1;

@@ -56,15 +56,22 @@ static int constant(const struct qf_zeros *z, const uint32_t *add,
 	size_t words = (size_t)bits_words(z->rule, z->bits, z->out);
 	uint8_t *want = mem_alloc(words, 4, err);
 	uint8_t *mask = mem_alloc(words, 4, err);
+	bool plain = add == nothing;
 	int same = -1;
 
 	if (!want || !mask || equal_fields(z, value, want, err) ||
 	    equal_fields(z, (1u << z->bits) - 1, mask, err))
 		goto out;
 	same = 1;
+	for (size_t w = 0; plain && w < 4 * words; w++)
+		plain = mask[w] == 0xff;
 	for (uint32_t g = 0; same && g < z->groups; g++) {
 		const uint8_t *row = (const uint8_t *)z->words + 4 * words * g;
 
+		if (plain) {
+			same = !memcmp(row, want, 4 * words);
+			continue;
+		}
 		for (size_t w = 0; same && w < words; w++)
 			same = !(((half_le32(row + 4 * w) + add[w % 3]) ^
 				  half_le32(want + 4 * w)) &
@@ -248,29 +255,6 @@ static int by_constant(const struct qf_zeros *z, struct qf_reading *r,
 	return z->bits == 3 && z->bias ? by_swapped(z, r, odd, err) : 0;
 }
 
-int qf_zeros_middle(const struct qf_zeros *z, struct err *err)
-{
-	size_t words = (size_t)bits_words(z->rule, z->bits, z->out);
-	/* 32 equal fields fill whole words, which repeat */
-	uint32_t n = z->out % 32 ? z->out : 32;
-	uint8_t *narrow = mem_alloc(n, 1, err);
-	uint8_t *row = mem_alloc(words, 4, err);
-	int same = narrow && row ? 1 : -1;
-
-	if (same > 0) {
-		memset(narrow, (1 << (z->bits - 1)) - z->bias, n);
-		bits_pack(z->rule, z->bits, narrow, 1, n, row, 1);
-	}
-	for (size_t w = z->bits; same > 0 && n < z->out && w < words; w++)
-		memcpy(row + 4 * w, row + 4 * (w - z->bits), 4);
-	for (uint32_t g = 0; same > 0 && g < z->groups; g++)
-		same = !memcmp((const uint8_t *)z->words + 4 * words * g, row,
-			       4 * words);
-	free(narrow);
-	free(row);
-	return same;
-}
-
 int qf_zeros_choose(const struct qf_zeros *z, struct qf_reading *r,
 		    uint32_t *odd, struct err *err)
 {
@@ -303,27 +287,20 @@ int qf_zeros_centred(const struct qf_zeros *z, const struct qf_reading *r,
 			err);
 }
 
-int qf_zeros_read(const struct qf_zeros *z, uint16_t *zero, uint32_t *odd,
-		  struct err *err)
+int qf_zeros_decode(const struct qf_zeros *z, const struct qf_reading *r,
+		    uint16_t *zero, struct err *err)
 {
 	size_t words = (size_t)bits_words(z->rule, z->bits, z->out);
 	uint8_t *row = mem_alloc(words, 4, err);
 	uint8_t *narrow = mem_alloc(z->out, 1, err);
-	uint16_t mid = (uint16_t)(1u << (z->bits - 1));
-	struct qf_reading r;
-	int ret = -1;
+	int ret = row && narrow ? 0 : -1;
 
-	if (!row || !narrow || qf_zeros_choose(z, &r, odd, err))
-		goto out;
-	for (uint32_t g = 0; g < z->groups; g++, zero += z->out) {
-		row_add(z, r.add, g, words, row);
+	for (uint32_t g = 0; !ret && g < z->groups; g++, zero += z->out) {
+		row_add(z, r->add, g, words, row);
 		bits_unpack(z->rule, z->bits, row, 1, z->out, narrow, 1);
 		for (uint32_t n = 0; n < z->out; n++)
-			zero[n] = r.middle ? mid : (uint16_t)
-				((narrow[n] + r.plus) & r.mask);
+			zero[n] = (uint16_t)((narrow[n] + r->plus) & r->mask);
 	}
-	ret = 0;
-out:
 	free(row);
 	free(narrow);
 	return ret;

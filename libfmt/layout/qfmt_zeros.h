@@ -53,11 +53,8 @@ int qf_zeros_choose(const struct qf_zeros *z, struct qf_reading *r,
 /* Is every zero the middle then?  1, 0, or -1 with err. */
 int qf_zeros_centred(const struct qf_zeros *z, const struct qf_reading *r,
 		     struct err *err);
-/* Do all fields say the layout's own middle?  Then nothing about them is odd,
- * and they need not be decoded.  1, 0, or -1 with err. */
-int qf_zeros_middle(const struct qf_zeros *z, struct err *err);
-/* Decode into zero [groups][out], 0..2^bits; adds to *odd. */
-int qf_zeros_read(const struct qf_zeros *z, uint16_t *zero, uint32_t *odd,
-		  struct err *err);
+/* Zeros [groups][out], 0..2^bits, where they are not all the middle. */
+int qf_zeros_decode(const struct qf_zeros *z, const struct qf_reading *r,
+		    uint16_t *zero, struct err *err);
 
 #endif

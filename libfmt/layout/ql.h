@@ -110,11 +110,11 @@ struct ql_packed {
 	struct ql_spec spec;
 	const void *words;  /* [ceil(in * bits / 32)][out], little endian */
 	const void *scales; /* [groups][out] of spec.scale_type */
-	const void *zeros;  /* [groups] streams of out fields, as words; NULL: all
-			       zeros are 2^(bits-1).  None of these need be
+	const void *zeros;  /* [groups] streams of out fields, as words; NULL:
+			       all zeros are 2^(bits-1).  None of these need be
 			       aligned, all are the file's */
-	/* a zero is (field + zero_plus) & zero_mask, once zero_add[i % 3] has been
-	 * added to word i of each row */
+	/* a zero is (field + zero_plus) & zero_mask, once zero_add[i % 3] has
+	 * been added to word i of each row */
 	uint32_t zero_add[3];
 	uint16_t zero_plus, zero_mask;
 	uint32_t *group_of; /* [in] */

@@ -158,9 +158,10 @@ int kit_ql(struct kit *k, struct ql *ql, const struct qcase *q)
 }
 
 /* With f16 rounding each product errs by up to 2^-11, either way: the error of
- * a sum goes with the root of the products' squares.  HALF of that is six times
- * what is expected. */
-#define HALF 1.6e-3
+ * a sum goes with the root of the products' squares.  HALF of that is seven
+ * times what is expected; the worst of 300000 sums of 64 products is near
+ * 1.5e-3. */
+#define HALF 2e-3
 
 static double *qgemm_half(const struct ql *ql, const struct arr *x)
 {
@@ -573,7 +574,7 @@ static void test_packed(struct kit *k)
 			.scale_type = KIT_PICK(k, floats),
 		};
 
-		if (!q.group_size)
+		if (!q.group_size || q.group_size > q.in)
 			q.group_size = q.in;
 		packed_case(k, &q);
 	}
