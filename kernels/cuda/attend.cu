@@ -535,7 +535,7 @@ static int flash(struct be *be, const struct be_attend *t, struct err *err)
 
 	if (!flash_takes(be, t) || (!few && be->cc < 80))
 		return 0;
-	if (cu_also_16(be, t->out, &a.out16, err))
+	if (cu_also_16(be, t->out, false, &a.out16, err))
 		return -1;
 	if (few)
 		return cu_attend_few(be, &a, t->head_dim, c->k.type, err) ? -1 : 1;

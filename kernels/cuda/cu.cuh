@@ -40,6 +40,7 @@ struct cu_x16_of {
 	size_t ld;
 	uint32_t rows, cols;
 	uint64_t order;
+	int planes;
 };
 
 struct cu_ring; /* upload.cu: pinned memory, made on first use */
@@ -87,9 +88,14 @@ int cu_scratch_get(struct be *be, enum cu_scratch use, size_t bytes, void **p,
  * (wgmma.cuh), [chunk of 64 inputs][row] of 64. */
 struct cu_x16_form {
 	uint32_t m, k, rows;
+	int planes; /* of bytes, as planes.cuh says */
 };
 
+#define CU_PLANES_ROWS 8u /* at most */
+
+/* Of what quantized linears take, and dense ones. */
 struct cu_x16_form cu_x16_form(const struct be *be, uint32_t m, uint32_t k);
+struct cu_x16_form cu_x16_dense(const struct be *be, uint32_t m, uint32_t k);
 
 /* A result written as f16 too: element (r, c) to p[x16_at(form, r, c)]; p NULL:
  * not wanted. */
@@ -98,17 +104,18 @@ struct cu_out16 {
 	struct cu_x16_form form;
 };
 
-/* CU_X16 when it holds x in this order, else NULL. */
+/* CU_X16 when it holds x in this order and form, else NULL. */
 const __half *cu_x16_find(const struct be *be, const struct be_mat *x,
-			  uint64_t order);
-/* Room there for x, which the caller fills as cu_x16_form says, and for the
- * rows that the kernels read beyond it. */
+			  uint64_t order, struct cu_x16_form form);
+/* Room there for x, which the caller fills as the form says, and for the rows
+ * that the kernels read beyond it. */
 __half *cu_x16_room(struct be *be, const struct be_mat *x, uint64_t order,
-		    struct err *err);
+		    struct cu_x16_form form, struct err *err);
 /* Room for y as f16 beside it, when it is the size of something that linears
- * take; else y16->p is NULL. */
-int cu_also_16(struct be *be, const struct be_mat *y, struct cu_out16 *y16,
-	       struct err *err);
+ * take, and where that is planes, when the caller can write those; else y16->p is
+ * NULL. */
+int cu_also_16(struct be *be, const struct be_mat *y, bool planes,
+	       struct cu_out16 *y16, struct err *err);
 /* To be called by whatever writes m, or memory from p on. */
 void cu_wrote(struct be *be, const struct be_mat *m);
 void cu_wrote_bytes(struct be *be, const void *p, size_t bytes);

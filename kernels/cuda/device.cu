@@ -58,29 +58,39 @@ int cu_scratch_get(struct be *be, enum cu_scratch use, size_t bytes, void **p,
 /* ---- activations as f16 ---- */
 
 const __half *cu_x16_find(const struct be *be, const struct be_mat *x,
-			  uint64_t order)
+			  uint64_t order, struct cu_x16_form form)
 {
 	const struct cu_x16_of *o = &be->x16;
 
 	if (o->p && o->p == x->p && o->ld == x->ld && o->rows == x->rows &&
-	    o->cols == x->cols && o->order == order)
+	    o->cols == x->cols && o->order == order &&
+	    o->planes == form.planes)
 		return (const __half *)be->scratch[CU_X16];
 	return NULL;
 }
 
-struct cu_x16_form cu_x16_form(const struct be *be, uint32_t m, uint32_t k)
+struct cu_x16_form cu_x16_dense(const struct be *be, uint32_t m, uint32_t k)
 {
 	uint32_t rows = m <= 16 ? 16 : m <= 32 ? 32 : m <= 64 ? 64
 				: cu_div_up(m, 256) * 256;
 
-	return { m, k, be->wgmma && m > 8 && k % 64 == 0 ? rows : 0 };
+	return { m, k, be->wgmma && m > 8 && k % 64 == 0 ? rows : 0, 0 };
+}
+
+struct cu_x16_form cu_x16_form(const struct be *be, uint32_t m, uint32_t k)
+{
+	struct cu_x16_form form = cu_x16_dense(be, m, k);
+
+	form.planes = be->wgmma && m <= CU_PLANES_ROWS && k % 128 == 0;
+	return form;
 }
 
 __half *cu_x16_room(struct be *be, const struct be_mat *x, uint64_t order,
-		    struct err *err)
+		    struct cu_x16_form form, struct err *err)
 {
 	uint32_t m = x->rows;
-	size_t rows = m <= 8 ? 8 : m <= 16 ? 16 : m <= 32 ? 32
+	/* planes have heads */
+	size_t rows = m <= 8 ? 9 : m <= 16 ? 16 : m <= 32 ? 32
 				 : m <= 64 ? 64 : cu_div_up(m, 256) * 256;
 	size_t had = be->size[CU_X16];
 	cudaError_t e = cudaSuccess;
@@ -96,7 +106,7 @@ __half *cu_x16_room(struct be *be, const struct be_mat *x, uint64_t order,
 		cu_fail(e, "work space", err);
 		return NULL;
 	}
-	be->x16 = { (const char *)x->p, x->ld, m, x->cols, order };
+	be->x16 = { (const char *)x->p, x->ld, m, x->cols, order, form.planes };
 	return (__half *)p;
 }
 

@@ -3,7 +3,7 @@
  * All move each byte once; a block takes a piece of one row, so that views of
  * any pitch work.  Where columns and pitches allow it a thread takes four
  * neighbours at once. */
-#include "cu.cuh"
+#include "planes.cuh"
 
 #include <string.h>
 
@@ -25,10 +25,15 @@ static bool fours(const struct be_mat *m)
 	return (uintptr_t)m->p % 16 == 0 && m->ld % 4 == 0 && m->cols % 4 == 0;
 }
 
-/* Four halves where x16_at says. */
+/* Four halves where x16_at says, or their share of the planes: the warp then has
+ * a unit. */
 static __device__ __forceinline__ void put_16(const struct cu_out16 &y16,
 					      uint32_t r, uint32_t c, float4 v)
 {
+	if (y16.form.planes) {
+		planes_put(y16, c / 128, r, v);
+		return;
+	}
 	*(__half2 *)(y16.p + x16_at(y16.form, r, c)) =
 		__halves2half2(cu_half(v.x), cu_half(v.y));
 	*(__half2 *)(y16.p + x16_at(y16.form, r, c + 2)) =
@@ -138,13 +143,13 @@ int cu_embed(struct be *be, const struct be_mat *table, const uint32_t *id,
 			 (const float *)table->p, (size_t)table->ld, ids, few, v);
 }
 
-int cu_also_16(struct be *be, const struct be_mat *y, struct cu_out16 *y16,
-	       struct err *err)
+int cu_also_16(struct be *be, const struct be_mat *y, bool planes,
+	       struct cu_out16 *y16, struct err *err)
 {
 	*y16 = { NULL, cu_x16_form(be, y->rows, y->cols) };
-	if (y->cols % 64 || !y->rows)
+	if (y->cols % 64 || !y->rows || (y16->form.planes && !planes))
 		return 0;
-	y16->p = cu_x16_room(be, y, 0, err);
+	y16->p = cu_x16_room(be, y, 0, y16->form, err);
 	return y16->p ? 0 : -1;
 }
 
@@ -197,6 +202,8 @@ __global__ void rmsnorm_kernel(struct view x, const float *w, uint32_t n,
 			y16.p[x16_at(y16.form, blockIdx.x, c)] = cu_half(v);
 	}
 }
+
+#define ROW_MAX 8192u /* elements of a row that a block keeps */
 
 /* A block per row of up to EACH * 1024 elements, which it keeps. */
 template <int EACH>
@@ -284,7 +291,7 @@ static int rmsnorm_fours(struct be *be, const struct be_mat *x,
 	if (x->cols == w->cols && w->cols <= 4096)
 		return cu_launch(be, "rmsnorm", d, err, rmsnorm_row_kernel<4>,
 				 view_of(x), wp, eps, view_of(y), y16);
-	if (x->cols == w->cols && w->cols <= 8192)
+	if (x->cols == w->cols && w->cols <= ROW_MAX)
 		return cu_launch(be, "rmsnorm", d, err, rmsnorm_row_kernel<8>,
 				 view_of(x), wp, eps, view_of(y), y16);
 	if (x->cols == w->cols || w->cols > 512)
@@ -308,7 +315,9 @@ int cu_rmsnorm(struct be *be, const struct be_mat *x, const struct be_mat *w,
 			       x->cols / w->cols);
 	cu_wrote(be, y);
 	/* a norm over the row feeds linears, one over heads does not */
-	if (x->cols == w->cols && x->rows && cu_also_16(be, y, &y16, err))
+	if (x->cols == w->cols && x->rows &&
+	    cu_also_16(be, y, fours(x) && fours(y) && fours(w) &&
+			      w->cols <= ROW_MAX, &y16, err))
 		return -1;
 	ret = rmsnorm_fours(be, x, w, eps, y, y16, err);
 	if (ret <= 0)
@@ -371,9 +380,11 @@ int cu_swiglu(struct be *be, const struct be_mat *gate, const struct be_mat *up,
 	if (be_shape_swiglu(gate, up, y, err))
 		return -1;
 	cu_wrote(be, y);
-	if (cu_also_16(be, y, &y16, err))
+	const bool four = fours(gate) && fours(up) && fours(y);
+
+	if (cu_also_16(be, y, four, &y16, err))
 		return -1;
-	if (fours(gate) && fours(up) && fours(y))
+	if (four)
 		return cu_launch(be, "swiglu", over(y, 4), err, swiglu4_kernel,
 				 view_of(gate), view_of(up), view_of(y), y16);
 	return cu_launch(be, "swiglu", over(y), err, swiglu_kernel,

@@ -2,7 +2,8 @@
  * choice among the kernels.
  *
  *	rows      kernel
- *	1..8      mma, one tile of 8 rows (qgemv.cu)
+ *	1..8      mma of bytes, where there is wgmma and inputs are a multiple of
+ *	          128 (qbyte.cu); elsewhere mma, one tile of 8 rows (qgemv.cu)
  *	9..       wgmma, where there is (qwgmma.cu); elsewhere
  *	9..96     mma, 2, 4 or 8 tiles: 64 rows for each reading of the weight
  *	more      dequantized to f16, then cuBLAS; without cuBLAS 64 rows at a
@@ -212,22 +213,54 @@ __global__ void x16_kernel(const float *x, size_t ld, struct cu_x16_form form,
 		out[x16_at(form, r, c)] = cu_half(x[r * ld + from]);
 }
 
-int cu_x16(struct be *be, const struct be_mat *x, const uint32_t *perm,
-	   uint64_t order, const __half **out, struct err *err)
+/* A block per row, which it reads once, whatever the order. */
+__global__ void __launch_bounds__(256)
+x16_row_kernel(const float *x, size_t ld, struct cu_x16_form form,
+	       const uint32_t *perm, __half *out)
 {
+	extern __shared__ float row[];
+	const uint32_t r = blockIdx.x;
+
+	cu_next();
+	cu_wait();
+	for (uint32_t c = threadIdx.x; c < form.k; c += 256)
+		row[c] = x[r * ld + c];
+	__syncthreads();
+	for (uint32_t c = threadIdx.x * 2; c < form.k; c += 512) {
+		const uint2 at = perm ? *(const uint2 *)(perm + c)
+				      : make_uint2(c, c + 1);
+
+		*(__half2 *)(out + x16_at(form, r, c)) = __halves2half2(
+			cu_half(row[at.x]), cu_half(row[at.y]));
+	}
+}
+
+int cu_x16(struct be *be, const struct be_mat *x, const struct be_qw *w,
+	   struct cu_x16_form form, const __half **out, struct err *err)
+{
+	const size_t row = (size_t)x->cols * sizeof(float);
 	struct cu_dim d = { dim3(cu_div_up(x->cols, 256),
 				 x->rows < 65535 ? x->rows : 65535),
 			    dim3(256), 0 };
+	const uint32_t *perm = w ? w->perm : NULL;
+	const uint64_t order = w ? w->order : 0;
 	__half *to;
 
-	*out = cu_x16_find(be, x, order);
+	*out = cu_x16_find(be, x, order, form);
 	if (*out)
 		return 0;
-	to = cu_x16_room(be, x, order, err);
+	to = cu_x16_room(be, x, order, form, err);
 	*out = to;
-	return to ? cu_launch(be, "qgemm", d, err, x16_kernel,
-			      (const float *)x->p, (size_t)x->ld,
-			      cu_x16_form(be, x->rows, x->cols), perm, to) : -1;
+	if (!to)
+		return -1;
+	if (form.planes)
+		return cu_planes(be, x, perm, { to, form }, err);
+	if (form.rows && row <= be->smem)
+		return cu_launch(be, "qgemm", { dim3(x->rows), dim3(256), row },
+				 err, x16_row_kernel, (const float *)x->p,
+				 (size_t)x->ld, form, perm, to);
+	return cu_launch(be, "qgemm", d, err, x16_kernel, (const float *)x->p,
+			 (size_t)x->ld, form, perm, to);
 }
 
 /* ---- the weight as f16 ---- */
@@ -399,6 +432,8 @@ const char *cu_qw_kernel(const struct be *be, const struct be_qw *w, uint32_t m)
 
 	if (w->why)
 		return w->why;
+	if (cu_x16_form(be, m, w->spec.in).planes)
+		return few[i];
 	if (be->wgmma && m > 8)
 		return wgmma[i];
 	/* opening cuBLAS changes nothing that can be seen but be->blas */
@@ -413,7 +448,7 @@ static int run_dense(struct be *be, const struct be_mat *x,
 	const __half *x16;
 	void *w16;
 
-	if (cu_x16(be, x, w->perm, w->order, &x16, err) ||
+	if (cu_x16(be, x, w, cu_x16_form(be, x->rows, x->cols), &x16, err) ||
 	    cu_scratch_get(be, CU_DENSE,
 			   (size_t)w->spec.out * w->spec.in * 2, &w16, err) ||
 	    cu_dequant(be, w, (__half *)w16, err))
@@ -429,7 +464,7 @@ static int run_mma(struct be *be, const struct be_mat *x, const struct be_qw *w,
 			      x->cols, y->ld, x->rows, w->spec.out, w->strips,
 			      w->chunks, w->units, w->bf16, w->spec.bits };
 
-	if (cu_x16(be, x, w->perm, w->order, &a.x, err))
+	if (cu_x16(be, x, w, cu_x16_form(be, x->rows, x->cols), &a.x, err))
 		return -1;
 	return x->rows <= 8 ? cu_qgemv(be, &a, w->unit, err)
 			    : cu_qgemm_few(be, &a, w->unit, err);
@@ -454,6 +489,8 @@ int cu_qgemm(struct be *be, const struct be_mat *x, const struct be_qw *w,
 	cu_wrote(be, y);
 	if (w->why)
 		return run_generic(be, x, w, y, err);
+	if (cu_x16_form(be, x->rows, x->cols).planes)
+		return cu_qbyte(be, x, w, y, err);
 	if (be->wgmma && x->rows > 8)
 		return cu_qwgmma(be, x, w, y, err);
 	if (x->rows >= DENSE_FROM && cu_blas_there(be))

@@ -1,4 +1,5 @@
-/* qgemv.cu - Y = X W^T for up to 8 rows of X: decoding.
+/* qgemv.cu - Y = X W^T for up to 8 rows of X, where qbyte.cuh does not run:
+ * decoding on devices before Hopper, inputs that are no multiple of 128.
  *
  *	y[m][n] = sum over units u: scale[n][u] *
  *	          sum over k in u: (code[n][k] - zero[n][u]) * x[m][k]

@@ -419,12 +419,18 @@ int cu_qgemm_few(struct be *be, const struct qmma_arg *a, uint32_t unit,
 /* 9 rows and more, on a device with wgmma. */
 int cu_qwgmma(struct be *be, const struct be_mat *x, const struct be_qw *w,
 	      struct be_mat *y, struct err *err);
+/* Up to CU_PLANES_ROWS rows, where activations are planes of bytes. */
+int cu_qbyte(struct be *be, const struct be_mat *x, const struct be_qw *w,
+	     struct be_mat *y, struct err *err);
+/* x as those planes. */
+int cu_planes(struct be *be, const struct be_mat *x, const uint32_t *perm,
+	      struct cu_out16 to, struct err *err);
 /* The weight as f16 [out][in], columns in the order of perm. */
 int cu_dequant(struct be *be, const struct be_qw *w, __half *out,
 	       struct err *err);
-/* x as f16 where x16_at says, columns in the order of perm (may be NULL), whose hash
- * is `order`; made when the last one made is another. */
-int cu_x16(struct be *be, const struct be_mat *x, const uint32_t *perm,
-	   uint64_t order, const __half **out, struct err *err);
+/* x in this form, columns in the order of w->perm; w NULL: as they are.  Made when
+ * the last one made is another. */
+int cu_x16(struct be *be, const struct be_mat *x, const struct be_qw *w,
+	   struct cu_x16_form form, const __half **out, struct err *err);
 
 #endif

@@ -35,9 +35,11 @@ int cu_qwgmma(struct be *be, const struct be_mat *x, const struct be_qw *w,
 {
 	struct qwg_arg a = {};
 
-	if (cu_x16(be, x, w->perm, w->order, &a.x, err))
+	const struct cu_x16_form form = cu_x16_form(be, x->rows, x->cols);
+
+	if (cu_x16(be, x, w, form, &a.x, err))
 		return -1;
-	a.rows = cu_x16_form(be, x->rows, x->cols).rows;
+	a.rows = form.rows;
 	a.word = w->word;
 	a.scale = w->scale;
 	a.zero = w->zero;

@@ -25,9 +25,12 @@ int cu_wgmma_gemm(struct be *be, const struct be_gemm *g, struct err *err)
 	    b->type == DT_F32 || b->cols % 64 || b->ld % 8 ||
 	    (uintptr_t)b->p % 16)
 		return 1;
-	if (cu_x16(be, g->a, NULL, 0, &a.x, err))
+	const struct cu_x16_form form = cu_x16_dense(be, g->a->rows,
+						     g->a->cols);
+
+	if (cu_x16(be, g->a, NULL, form, &a.x, err))
 		return -1;
-	a.rows = cu_x16_form(be, g->a->rows, g->a->cols).rows;
+	a.rows = form.rows;
 	a.dense = b->p;
 	a.ldw = b->ld;
 	a.y = (float *)g->c->p;

@@ -50,6 +50,7 @@ kernels() {
 	must "kernels" "$check" --device cuda
 	must "kernels, generic ones forced" "$check" --quick --device cuda \
 		--kernel generic
+	must "kernels, mma forced" "$check" --quick --device cuda --kernel mma
 	for seed in 1 2 3; do
 		must "kernels, seed $seed" "$check" --quick --device cuda \
 			--seed $seed

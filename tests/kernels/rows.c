@@ -255,11 +255,80 @@ static void test_topk(struct kit *k)
 		topk_case(k, edge[i], i % 2);
 }
 
+/* ---- behind a norm or a gate ----
+ *
+ * A device may keep their results in the form its linears take: the product is
+ * then that of the same numbers come from elsewhere, to the bit. */
+
+static void fed_run(struct kit *k, const struct be_qw *w, struct arr a[4],
+		    int gate)
+{
+	struct arr *x = &a[0], *y = &a[1], *from = &a[2], *other = &a[3];
+	int ret = gate ? k->api->swiglu(k->be, &x->dev, &other->dev, &from->dev,
+					&k->err)
+		       : k->api->rmsnorm(k->be, &x->dev, &other->dev, 1e-5,
+					 &from->dev, &k->err);
+
+	if (!kit_ran(k, 0, ret) ||
+	    !kit_ran(k, 0, k->api->qgemm(k->be, &from->dev, w, &y->dev,
+					 &k->err)))
+		return;
+	arr_down(y);
+	memcpy(y->ref.p, y->got, y->bytes);
+	arr_down(from);
+	memcpy(from->ref.p, from->got, from->bytes);
+	arr_up(from);
+	if (kit_ran(k, 0, k->api->qgemm(k->be, &from->dev, w, &y->dev,
+					&k->err)))
+		arr_same(y, "y");
+}
+
+static void test_fed(struct kit *k)
+{
+	static const uint32_t ms[] = { 1, 2, 4, 5, 8, 9, 16, 40, 70 };
+	static const uint32_t ins[] = { 64, 128, 384, 1024, 2048, 4096 };
+
+	k->what = "fed qgemm";
+	for (uint32_t i = 0; i < kit_count(k, 48); i++) {
+		struct qcase q = {
+			.out = 1 + kit_below(k, 70), .in = KIT_PICK(k, ins),
+			.group_size = i % 3 ? 64 : 32, .bits = 4,
+			.order = (uint8_t)(i % 2), .scale_type = DT_F16,
+		};
+		uint32_t m = KIT_PICK(k, ms), gate = i / 2 % 2;
+		struct arr a[4] = {
+			arr_mat(k, m, q.in, 0, DT_F32),
+			arr_mat(k, m, q.out, 0, DT_F32),
+			arr_mat(k, m, q.in, i / 4 % 2, DT_F32),
+			arr_mat(k, gate ? m : 1, q.in, 0, DT_F32),
+		};
+		struct be_qw *w = NULL;
+		struct ql ql;
+
+		kit_case(k, "%u x [%u][%u] behind a %s", m, q.out, q.in,
+			 gate ? "gate" : "norm");
+		for (int j = 0; j < 4; j++) {
+			arr_random(&a[j], 1);
+			arr_up(&a[j]);
+		}
+		if (kit_ql(k, &ql, &q) ||
+		    k->api->qw_new(k->be, &ql, &w, &k->err))
+			kit_fail(k, "%s", k->err.msg);
+		else
+			fed_run(k, w, a, (int)gate);
+		k->api->qw_free(k->be, w);
+		ql_release(&ql);
+		for (int j = 0; j < 4; j++)
+			arr_free(&a[j]);
+	}
+}
+
 void kit_rows(struct kit *k)
 {
 	test_topk(k);
 	test_gather(k);
 	test_embed(k);
 	test_rmsnorm(k);
+	test_fed(k);
 	test_pairs(k);
 }
