@@ -26,60 +26,8 @@
 #ifndef KERNELS_CUDA_QWGMMA_CUH
 #define KERNELS_CUDA_QWGMMA_CUH
 
-#include "qw.cuh"
+#include "qwgmma_shape.cuh"
 #include "wgmma.cuh"
-
-#define QWG_UP 64.f
-
-/* In place of the bits of a code: a dense weight. */
-enum { QWG_F16 = 16, QWG_BF16 = 17 };
-
-struct qwg_arg {
-	const uint32_t *word, *scale, *zero;
-	const void *dense;/* or a weight of 16 bits [n], rows ldw apart */
-	size_t ldw;
-	const __half *x;  /* [chunks][rows][64] */
-	float *y;         /* [m][n], rows ldy apart */
-	size_t ldy;
-	uint32_t m, n, rows, strips, chunks, units;
-	uint32_t across;  /* tiles of tokens */
-	uint32_t tiles, whole; /* tiles; the first ones, which are not cut */
-	uint32_t split;   /* blocks of a cluster */
-	float down;       /* what sums are times */
-	int bf16;         /* scales */
-};
-
-/* Do scales go onto the sums of a stage? */
-constexpr bool qwg_late(int bits, int unit, int n, int kc)
-{
-	return bits < QWG_F16 && unit == 128 && kc == 2 && n <= 32;
-}
-
-/* What a block needs, in bytes. */
-template <int BITS, int UNIT, int W, int N, int KC, int RING, int BLOCKS>
-struct qwg_shape {
-	static constexpr int STRIPS = W * 4, BM = STRIPS * 16;
-	/* units of a stage; of a longer one a stage is a half */
-	static constexpr int US = KC * 64 >= UNIT ? KC * 64 / UNIT : 1;
-	static constexpr int X = KC * N * 128;
-	static constexpr int DENSE = BITS >= QWG_F16;
-	static constexpr int CODE = STRIPS * KC * 128 * (DENSE ? 16 : BITS);
-	static constexpr int SCALE = DENSE ? 0 : STRIPS * US * 32;
-	static constexpr int STAGE = (X + CODE + 2 * SCALE + 1023) / 1024 *
-				     1024;
-	static constexpr int LATE = qwg_late(BITS, UNIT, N, KC);
-	/* Registers of those that multiply, where they need more than an even
-	 * share: the feeding warpgroup, then whole, gives its own. */
-	static constexpr int REGS = N < 128 ? 0 : 232;
-	static constexpr int THREADS = W * 128 + (REGS ? 128 : 32);
-	/* threads that feed */
-	static constexpr int FEED = REGS && DENSE ? 128 : 32;
-	/* float4 of a tile's sums, which take the ring's place */
-	static constexpr uint32_t SUMS = W * 128 * N / 8;
-	static constexpr int AREA = RING * STAGE > (int)SUMS * 16
-		? RING * STAGE : (int)SUMS * 16;
-	static constexpr int SMEM = AREA + RING * 16 + 1024;
-};
 
 #if WGMMA_HERE
 
@@ -256,12 +204,11 @@ struct qwg {
 
 	/* ---- the warps that multiply ---- */
 
-	/* The warp is done with the slot. */
+	/* The thread is done with the slot.  (One lane for a warp, behind its
+	 * __syncwarp, would do, but racecheck cannot follow that.) */
 	__device__ __forceinline__ void release(uint32_t slot) const
 	{
-		__syncwarp();
-		if (threadIdx.x % 32 == 0)
-			bar_arrive(empty + slot * 8);
+		bar_arrive(empty + slot * 8);
 	}
 
 	/* A pair of scales, times 64, as f16. */
@@ -391,8 +338,19 @@ struct qwg {
 			asm volatile("" : "+f"(d[i]) :: "memory");
 	}
 
-	__device__ __forceinline__ void step(float *acc, uint32_t slot,
-					     uint32_t s) const
+	/* Start the products of a chunk of the stage at hand. */
+	static __device__ __forceinline__ void start(float *d, const uint32_t *w,
+						     uint64_t tile, bool add)
+	{
+		wgmma_fence();
+#pragma unroll
+		for (int j = 0; j < 4; j++)
+			wgmma<N>::run(d, &w[j * 4], tile + j * 2, add || j > 0);
+		wgmma_commit();
+	}
+
+	/* A stage, then its slot is free. */
+	__device__ __forceinline__ void step(float *acc, uint32_t s) const
 	{
 		const uint64_t tile = wgmma_tile(ring + slot * S::STAGE);
 
@@ -401,20 +359,14 @@ struct qwg {
 			uint32_t w[16];
 
 			load_a(w, slot, s, c);
-			wgmma_fence();
-#pragma unroll
-			for (int j = 0; j < 4; j++)
-				wgmma<N>::run(acc, &w[j * 4],
-					      tile + c * N * 8 + j * 2, 1);
-			wgmma_commit();
+			start(acc, w, tile + c * N * 8, true);
 			settle(acc);
 		}
 		release(slot);
 	}
 
-	/* The same where scales go onto the sums. */
-	__device__ __forceinline__ void step_late(float *acc, uint32_t slot,
-						  uint32_t s) const
+	/* The same where scales go onto the sums of a unit. */
+	__device__ __forceinline__ void step_late(float *acc, uint32_t s) const
 	{
 		const uint64_t tile = wgmma_tile(ring + slot * S::STAGE);
 		const uint32_t strip = threadIdx.x / 32;
@@ -441,6 +393,50 @@ struct qwg {
 			acc[i] += (i % 4 / 2 ? f.y : f.x) * u[i];
 	}
 
+	/* All stages, where a block has a multiprocessor for itself: f16 of one
+	 * chunk is made while the tensor cores work on the chunk before it.  A slot
+	 * is released when they are done with it, which is a chunk later. */
+	__device__ __forceinline__ void steps(float *acc)
+	{
+		uint32_t w[2][16], last = 0;
+
+		for (uint32_t s = from; s < to; s++, forward()) {
+			const uint64_t tile = wgmma_tile(ring + slot * S::STAGE);
+
+			bar_wait(full + slot * 8, turn);
+			load_a(w[0], slot, s, 0);
+			start(acc, w[0], tile, true);
+			if (s > from) {
+				wgmma_wait<1>(); /* w[1] is free */
+				release(last);
+			}
+			load_a(w[1], slot, s, 1);
+			start(acc, w[1], tile + N * 8, true);
+			wgmma_wait<1>(); /* w[0] is free */
+			last = slot;
+		}
+		settle(acc);
+		release(last);
+	}
+
+	__device__ __forceinline__ void multiply(float *acc)
+	{
+#pragma unroll
+		for (int i = 0; i < N / 2; i++)
+			acc[i] = 0;
+		if constexpr (KC == 2 && N >= 128) {
+			steps(acc);
+		} else {
+			for (uint32_t s = from; s < to; s++, forward()) {
+				bar_wait(full + slot * 8, turn);
+				if constexpr (S::LATE)
+					step_late(acc, s);
+				else
+					step(acc, s);
+			}
+		}
+	}
+
 	/* d is what a lane of a warp has for the i-th 8 tokens. */
 	__device__ __forceinline__ void store(const float *d, uint32_t warp,
 					      uint32_t lane, uint32_t i) const
@@ -457,20 +453,6 @@ struct qwg {
 			y[8] = d[2] * a.down;
 		if (r + 1 < a.m && c + 8 < a.n)
 			y[a.ldy + 8] = d[3] * a.down;
-	}
-
-	__device__ __forceinline__ void multiply(float *acc)
-	{
-#pragma unroll
-		for (int i = 0; i < N / 2; i++)
-			acc[i] = 0;
-		for (uint32_t s = from; s < to; s++, forward()) {
-			bar_wait(full + slot * 8, turn);
-			if constexpr (S::LATE)
-				step_late(acc, slot, s);
-			else
-				step(acc, slot, s);
-		}
 	}
 
 	/* This block's sums, for all of the cluster. */
@@ -550,7 +532,7 @@ qwgmma_kernel(const __grid_constant__ struct qwg_arg a)
 		for (int i = 0; i < RING; i++) {
 			/* one that tells the bytes, and all that copy */
 			bar_init(q.full + i * 8, 1 + S::FEED);
-			bar_init(q.empty + i * 8, W * 4);
+			bar_init(q.empty + i * 8, W * 128);
 		}
 		bar_init_done();
 	}

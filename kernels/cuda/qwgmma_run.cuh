@@ -68,14 +68,15 @@ static int qwg_run(struct be *be, struct qwg_arg *a, struct err *err)
 			 *a);
 }
 
-/* The kernel for W warpgroups, N tokens, stages of KC chunks. */
-template <int BITS, int UNIT, int W, int N, int KC, int BLOCKS>
+/* The kernel for W warpgroups, N tokens, stages of KC chunks, made and cut for
+ * BLOCKS blocks on a multiprocessor, with a ring that lets SHARE of them in. */
+template <int BITS, int UNIT, int W, int N, int KC, int BLOCKS, int SHARE = BLOCKS>
 static int qwg_fit(struct be *be, struct qwg_arg *a, struct err *err)
 {
 	constexpr int STAGE =
 		qwg_shape<BITS, UNIT, W, N, KC, 1, BLOCKS>::STAGE;
 
-	return qwg_run<BITS, UNIT, W, N, KC, qwg_ring(STAGE, BLOCKS, 8),
+	return qwg_run<BITS, UNIT, W, N, KC, qwg_ring(STAGE, SHARE, 8),
 		       BLOCKS>(be, a, err);
 }
 
@@ -83,11 +84,11 @@ template <int BITS, int UNIT>
 static int qwg_rows(struct be *be, struct qwg_arg *a, struct err *err)
 {
 	if (a->m <= 16)
-		return qwg_fit<BITS, UNIT, 2, 16, 2, 3>(be, a, err);
+		return qwg_fit<BITS, UNIT, 1, 16, 2, 4, 3>(be, a, err);
 	if (a->m <= 32)
 		return qwg_fit<BITS, UNIT, 2, 32, 2, 3>(be, a, err);
 	if (a->m <= 64)
-		return qwg_fit<BITS, UNIT, 2, 64, 2, 2>(be, a, err);
+		return qwg_fit<BITS, UNIT, 1, 64, 2, 4, 3>(be, a, err);
 	if (a->m <= 128)
 		return qwg_fit<BITS, UNIT, 2, 128, 2, 1>(be, a, err);
 	return qwg_fit<BITS, UNIT, 2, 256, 2, 1>(be, a, err);

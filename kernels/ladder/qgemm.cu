@@ -21,6 +21,13 @@
  *	4 3, scales onto the sums, 9 to 32 rows   68   75
  *	5 a block per tile or part of it, parts
  *	  meet in a cluster's shared memory       62   77  101  141  222  323 1245
+ *	6 5, but blocks with a multiprocessor for
+ *	  themselves stay and take tiles in turn;
+ *	  the last tiles are cut                                      314 1245
+ *	7 6, blocks of one warpgroup, except for
+ *	  17 to 32 rows                           57        87
+ *
+ * (Launch by launch 6 takes 316 and 1142 beside 296 and 1236 of cuBLAS.)
  *
  * Where version 3 spends its time, by leaving parts out (16 / 64 / 512 / 2048
  * rows): without the sums' way to y 55 / 72 / 266 / 1149, without the
@@ -31,7 +38,12 @@
  * multiplying warps feeding (1893 at 2048 rows); 4 warpgroups with 64 or 128
  * tokens (117 at 64 rows, 183 at 128); stages of one chunk (a sixth slower);
  * clusters of 4 where a block fills a multiprocessor (they do not all find a
- * place at once: 503 at 512 rows against 364 with pairs). */
+ * place at once: 503 at 512 rows against 364 with pairs).
+ *
+ * Tried with 7: codes made f16 while the chunk before is multiplied.  It gains a
+ * little from 65 rows on, nothing at 64, and costs a sixth at 16, where registers
+ * do not suffice (67); three warpgroups for 64 rows (20 instead of 19 us for 12288
+ * outputs); mma of bytes (qgemv.cu) for 16 rows: 59. */
 #include "../cuda/qwgmma_run.cuh"
 
 #include "harness.cuh"
@@ -113,19 +125,13 @@ static const struct version versions[] = {
 	{ "product", product, NULL, 9, 1u << 20 },
 	{ "cuBLAS f16", blas, to_half, 9, 1u << 20 },
 	{ "mma", by_mma, for_mma, 9, 64 },
-	WG(1, 16, 2, 8, 4, 9, 16),
-	WG(1, 32, 2, 6, 4, 17, 32),
-	WG(1, 64, 2, 4, 3, 33, 64),
-	WG(1, 64, 2, 3, 4, 33, 64),
-	WG(2, 64, 2, 2, 3, 33, 64),
-	WG(2, 64, 1, 6, 3, 33, 64),
-	WG(2, 64, 1, 8, 2, 33, 64),
 	WG(2, 16, 2, 5, 3, 9, 16),
-	WG(2, 16, 2, 8, 2, 9, 16),
+	WG(1, 16, 2, 8, 4, 9, 16),
 	WG(2, 32, 2, 4, 3, 17, 32),
 	WG(2, 32, 2, 6, 2, 17, 32),
 	WG(2, 64, 2, 4, 2, 33, 64),
-	WG(4, 64, 2, 6, 1, 33, 64),
+	WG(1, 64, 2, 3, 4, 33, 64),
+	WG(3, 64, 2, 7, 1, 33, 64),
 	WG(2, 128, 2, 5, 1, 65, 256),
 	WG(2, 256, 2, 3, 1, 129, 2048),
 };
