@@ -1,6 +1,6 @@
 /* A packed layer as it stands in the file, for devices that take it so: words,
- * scales and zeros stay where they are; what is open to doubt (groups, how zeros
- * are meant) is decided as for the neutral layer. */
+ * scales and zeros stay where they are; what is open to doubt (groups, how
+ * zeros are meant) is decided as for the neutral layer. */
 #include "qfmt_packed.h"
 
 #include "../base/err.h"
