@@ -366,10 +366,17 @@ qb_multiply(const struct qbyte_arg &a, uint32_t from, uint32_t to)
 
 #endif
 
+/* Devices on which the kernel is empty may have no room for several blocks. */
+#if __CUDA_ARCH__ >= 900
+#define QB_SHARE(BLOCKS) BLOCKS
+#else
+#define QB_SHARE(BLOCKS) 1
+#endif
+
 /* W warps multiply; BLOCKS share a multiprocessor: this kernel's, and the next
  * one's. */
 template <int BITS, int UNIT, int NT, int W, int BLOCKS>
-__global__ void __launch_bounds__(W * 32 + 32, BLOCKS)
+__global__ void __launch_bounds__(W * 32 + 32, QB_SHARE(BLOCKS))
 qbyte_kernel(const __grid_constant__ struct qbyte_arg a)
 {
 #if __CUDA_ARCH__ >= 900
