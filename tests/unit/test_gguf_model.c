@@ -1,6 +1,7 @@
 /* Whole models into GGUF and back: every family, grouped queries, biases, tied
  * heads, scaled rotary embeddings; the weights, the hyper-parameters and the
  * logits have to be the same, bit for bit. */
+#include "ok.h"
 #include "scratch.h"
 #include "synth.h"
 
@@ -17,13 +18,6 @@
 #define TOKENS 9
 
 static struct err err;
-
-#define OK(call)                                                              \
-	do {                                                                  \
-		err.msg[0] = '\0';                                            \
-		if (call)                                                     \
-			fail_msg("%s: %s", #call, err.msg);                   \
-	} while (0)
 
 #define LLAMA3 ", \"rope_theta\": 500, \"rope_scaling\": {\"rope_type\": " \
 	"\"llama3\", \"factor\": 8, \"low_freq_factor\": 1, " \

@@ -7,6 +7,7 @@
 #include "../../libfmt/gguf_tok.h"
 #include "../../libfmt/llama.h"
 #include "../../runtime/tok.h"
+#include "ok.h"
 #include "scratch.h"
 
 #include <setjmp.h>
@@ -19,13 +20,6 @@
 #define SHARED "../shared/tokenizers"
 
 static struct err err;
-
-#define OK(call)                                                              \
-	do {                                                                  \
-		err.msg[0] = '\0';                                            \
-		if (call)                                                     \
-			fail_msg("%s: %s", #call, err.msg);                   \
-	} while (0)
 
 static const char *const texts[] = { "", " ", "Hello, world!",
 	"  two  spaces ", "a\n\n\tb", "\xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80",

@@ -1,6 +1,8 @@
 /* The runtime on a trained model, tests/models/tiny, against the numbers that
  * transformers computed for it (reference.json, reference-logits.safetensors;
  * see tests/models/tiny's reference.json for versions). */
+#include "ok.h"
+
 #include "../../libfmt/base/err.h"
 #include "../../libfmt/base/io.h"
 #include "../../libfmt/base/json.h"
@@ -23,14 +25,6 @@
 #define VOCAB 2048
 
 static struct err err;
-
-/* A call that must succeed. */
-#define OK(call)                                                              \
-	do {                                                                  \
-		err.msg[0] = '\0';                                            \
-		if (call)                                                     \
-			fail_msg("%s: %s", #call, err.msg);                   \
-	} while (0)
 
 static struct llm *open_tiny(const struct be_api *api, uint32_t threads,
 			     uint32_t batch)

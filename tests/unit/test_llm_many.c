@@ -1,5 +1,6 @@
 /* Several sequences decoded together give what each gives alone: on the CPU,
  * and on a GPU where there is one. */
+#include "ok.h"
 #include "scratch.h"
 #include "synth.h"
 
@@ -15,14 +16,6 @@
 #define CONTEXT 96
 
 static struct err err;
-
-/* A call that must succeed. */
-#define OK(call)                                                              \
-	do {                                                                  \
-		err.msg[0] = '\0';                                            \
-		if (call)                                                     \
-			fail_msg("%s: %s", #call, err.msg);                   \
-	} while (0)
 
 struct way {
 	const char *dir;

@@ -2,6 +2,7 @@
  * sizes, biases, q/k norms, tied heads, scaled rotary embeddings, all float
  * types, quantized linears.  Against numbers of tests/ref/llama.py, and the
  * CPU backend against the scalar reference. */
+#include "ok.h"
 #include "scratch.h"
 #include "synth.h"
 
@@ -14,13 +15,6 @@
 #define PLACES 8
 
 static struct err err;
-
-#define OK(call)                                                              \
-	do {                                                                  \
-		err.msg[0] = '\0';                                            \
-		if (call)                                                     \
-			fail_msg("%s: %s", #call, err.msg);                   \
-	} while (0)
 
 /* The models of tests/ref/llama.py and what it printed: the logits of
  * (token, id) = (0, 0) (0, last) (1, 7) (5, 0) (5, 31) (11, 0) (11, 13)

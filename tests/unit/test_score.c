@@ -1,5 +1,6 @@
 /* Perplexity and divergence: on the trained model against the reference's
  * numbers, and on made-up models against sums done here. */
+#include "ok.h"
 #include "scratch.h"
 #include "synth.h"
 
@@ -14,13 +15,6 @@
 #define SEQLEN 512
 
 static struct err err;
-
-#define OK(call)                                                              \
-	do {                                                                  \
-		err.msg[0] = '\0';                                            \
-		if (call)                                                     \
-			fail_msg("%s: %s", #call, err.msg);                   \
-	} while (0)
 
 static struct llm *open_llm(const char *path, uint32_t batch)
 {
