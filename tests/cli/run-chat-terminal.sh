@@ -1,11 +1,14 @@
 # Ctrl-C ends the answer, not the chat.  The mistral form: its answers end with
 # a token, which --ignore-eos takes away, so that only Ctrl-C can end them (a
-# form that ends in a text may be given that text by chance).
+# form that ends in a text may be given that text by chance).  exec: a shell
+# between the terminal and the program would take Ctrl-C as meant for itself
+# and end with 130 when the program has ended well.
 . "$ROOT/tests/cli/lib"
 need_terminal
 env --default-signal=INT true 2>/dev/null || skip "env cannot restore signals here"
 mkfifo keys
-env --default-signal=INT script -qefc "gptq-run '$T' --chat --chat-template mistral --ignore-eos --temp 0 -c 32000" \
+env --default-signal=INT script -qefc \
+	"exec gptq-run '$T' --chat --chat-template mistral --ignore-eos --temp 0 -c 32000" \
 	/dev/null <keys >screen 2>&1 &
 chat=$!
 trap 'kill $chat 2>/dev/null' EXIT
