@@ -34,7 +34,10 @@ static const struct opt options[] = {
 	{ AT_FLAG(files), .name = "files", .help = "a table of all weight "
 		"files" },
 	{ AT_TEXT(match), .name = "match", .arg = "REGEX",
-	  .help = "only tensors and layers whose name matches" },
+	  .help = "only tensors and layers whose name matches, and "
+		"files that hold one",
+	  .needs = "tensors|layers|files|stats|hash|diff|kernels|html|"
+		"json" },
 	{ AT_CHOICE(hash), .name = "hash", .arg = "WHAT", .maybe = true,
 	  .def = "bytes", .names = "bytes|weights",
 	  .help = "XXH3-128 of each tensor and of the model; weights: of what "
@@ -43,7 +46,8 @@ static const struct opt options[] = {
 	  .help = "every known problem, who refuses it and what mends it; "
 		"exit 1 on an error" },
 	{ AT_FLAG(print_path), .letter = 'P', .name = "print-path",
-	  .help = "on success print MODEL on stdout, the report on stderr" },
+	  .help = "on success print MODEL on stdout, the report on stderr",
+	  .without = "json" },
 	{ AT_FLAG(stats), .name = "stats",
 	  .help = "ranges and histograms of each layer and tensor" },
 	{ AT_TEXT(tensor), .name = "tensor", .arg = "NAME",
@@ -51,9 +55,13 @@ static const struct opt options[] = {
 		"dequantized weights" },
 	{ AT_INT(head), .name = "head", .arg = "N",
 	  .help = "the first N elements of --tensor, not 16", .lo = 1,
-	  .hi = 1 << 30 },
+	  .hi = 1 << 30,
+	  .needs = "tensor" },
 	{ AT_FLAG(raw), .name = "raw",
-	  .help = "only the bytes of --tensor, for a pipe" },
+	  .help = "only the bytes of --tensor, for a pipe",
+	  .needs = "tensor",
+	  .without = "json|print-path|tensors|layers|files|hash|doctor|"
+		"stats|memory|kernels|config|diff" },
 	{ AT_FLAG(memory), .name = "memory",
 	  .help = "what it takes to run: weights, cache, cards; and weights "
 		"of other bits and groups" },
@@ -248,23 +256,15 @@ static int show(const struct inspect *r, const struct args *a, struct err *err)
 	return r->ui->json ? inspect_json(r, err) : show_text(r, a, err);
 }
 
-/* Options that do not go together. */
+/* Beyond what the table says. */
 static int check_args(const struct call *c, struct err *err)
 {
 	const struct args *a = c->args;
 
-	if (a->print_path && c->ui->json)
-		return err_set(err, ERR_USAGE, "--json and --print-path both "
-			       "want standard output: give one of them");
-	if (a->raw && (!a->tensor || c->ui->json || a->print_path))
-		return err_set(err, ERR_USAGE, "--raw goes with --tensor, and "
-			       "with nothing else on standard output");
 	if (to_stdout(a) && (c->ui->json || a->print_path || a->raw ||
 			     wants_more(a, opt_given(c->opt, "hash"))))
 		return err_set(err, ERR_USAGE, "--html - takes standard "
 			       "output for itself: give it a file");
-	if (a->head && !a->tensor)
-		return err_set(err, ERR_USAGE, "--head goes with --tensor");
 	return 0;
 }
 

@@ -337,6 +337,15 @@ int inspect_layers(const struct inspect *r, struct err *err)
 	return ret;
 }
 
+/* Is a tensor in it that --match lets through? */
+static bool shows_file(const struct inspect *r, uint32_t file)
+{
+	for (uint32_t i = 0; r->match && i < r->model->tensor_count; i++)
+		if (r->show_tensor[i] && r->model->tensor[i].file == file)
+			return true;
+	return !r->match;
+}
+
 int inspect_files(const struct inspect *r, struct err *err)
 {
 	static const char *const heads[] = { "~file", ">bytes", ">tensors",
@@ -348,6 +357,8 @@ int inspect_files(const struct inspect *r, struct err *err)
 	if (!t)
 		return -1;
 	for (uint32_t i = 0; i < m->file_count; i++) {
+		if (!shows_file(r, i))
+			continue;
 		ui_cell(t, "%s", m->file[i].name);
 		ui_cell(t, "%llu", (unsigned long long)m->file[i].bytes);
 		ui_cell(t, "%u", m->file[i].tensors);

@@ -403,8 +403,7 @@ static int take(const struct view *v, int c, struct opt_parsed *out, int argc,
 	bool own = at < v->own;
 	void *base = own ? out->base : (void *)&out->common;
 
-	if (own)
-		out->given |= UINT64_C(1) << at;
+	out->given |= UINT64_C(1) << at;
 	if (set_value(o, base, o->maybe && !optarg ?
 		      maybe_word(o, argc, argv) : optarg, err))
 		return -1;
@@ -453,7 +452,7 @@ static int parse(struct opt_parsed *out, int argc, char **argv,
 	out->operands = (uint32_t)(argc - optind);
 	if (out->common.help || out->common.version)
 		return 0;
-	return check_absent(out, err);
+	return opt_check_rules(out, err) || check_absent(out, err) ? -1 : 0;
 }
 
 /* On failure the rest of the line is still searched for --json and -q. */
@@ -479,21 +478,35 @@ void opt_release(struct opt_parsed *p)
 		}
 }
 
-/* The row of an option; that it is there is the caller's promise. */
-static uint32_t row_of(const struct opt_parsed *p, const char *name)
+/* The row of an option; the number of rows when there is no such name. */
+static uint32_t find_name(const struct opt *table, const char *name)
 {
 	uint32_t i = 0;
 
-	while (p->table[i].kind == OPT_HEAD ||
-	       (p->table[i].kind && strcmp(p->table[i].name, name)))
+	while (table[i].kind == OPT_HEAD ||
+	       (table[i].kind && strcmp(table[i].name, name)))
 		i++;
+	return i;
+}
+
+/* In the applet's table; that it is there is the caller's promise. */
+static uint32_t row_of(const struct opt_parsed *p, const char *name)
+{
+	uint32_t i = find_name(p->table, name);
+
 	assert(p->table[i].kind);
 	return i;
 }
 
 bool opt_given(const struct opt_parsed *p, const char *name)
 {
-	return p->given >> row_of(p, name) & 1;
+	uint32_t i = find_name(p->table, name), k = 0;
+
+	if (!p->table[i].kind) {
+		k = find_name(opt_common_table, name);
+		assert(opt_common_table[k].kind);
+	}
+	return p->given >> (i + k) & 1;
 }
 
 const char *opt_choice_name(const struct opt_parsed *p, const char *name,

@@ -45,6 +45,10 @@ struct opt {
 	double lo, hi;     /* OPT_INT, OPT_REAL; both 0: any */
 	const char *names; /* OPT_CHOICE */
 	bool maybe;        /* OPT_CHOICE: without a word it is the default */
+	const char *needs; /* "ppl|kld against": has an effect only beside one
+			      of each group, groups parted by blanks */
+	const char *without; /* "prompt|method=rtn": does not go with any of
+				these options, or choices of an option */
 	const char *absent;/* set on an option that is not there yet: a sentence
 			      that says so and what works instead.  Using it is
 			      ERR_UNSUP */
@@ -87,7 +91,8 @@ struct opt_common {
 struct opt_parsed {
 	const struct opt *table;
 	void *base;            /* the applet's struct of arguments */
-	uint64_t given;        /* bit i: row i of the table was used */
+	uint64_t given;        /* bit i: row i of the table was used; behind
+				  them the common table's rows */
 	struct opt_common common;
 	char **operand;        /* a vector inside argv, permuted to its end */
 	uint32_t operands;
@@ -101,7 +106,10 @@ int opt_parse(const struct opt *table, void *base, int argc, char **argv,
 	      struct opt_parsed *out, struct err *err);
 /* Free what OPT_LIST and OPT_FILES gathered. */
 void opt_release(struct opt_parsed *p);
-/* Was the option of this name there?  The name stands in the table. */
+/* opt_rules.c: do the options that were given go together?  opt_parse asks. */
+int opt_check_rules(const struct opt_parsed *p, struct err *err);
+/* Was the option of this name there?  The name stands in the applet's table or
+ * the common one. */
 bool opt_given(const struct opt_parsed *p, const char *name);
 /* The text of an OPT_CHOICE value: its index-th name, into buf. */
 const char *opt_choice(const struct opt_parsed *p, const char *name,

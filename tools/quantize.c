@@ -24,6 +24,9 @@
 
 #define OPT_ARGS struct quantize_args
 
+/* Methods that do not look at activations. */
+#define DATA_FREE "method=hqq|method=rtn"
+
 static const uint8_t bits_of[] = { 2, 3, 4, 8 };
 
 static const struct opt options[] = {
@@ -38,7 +41,8 @@ static const struct opt options[] = {
 	  .help = "layout written", .def = "gptq",
 	  .names = "gptq|gptq_v2|marlin" },
 	{ AT_SIZE(shard_size), .name = "shard-size", .arg = "SIZE",
-	  .help = "largest weight file", .def = "5GB" },
+	  .help = "largest weight file", .def = "5GB",
+	  .without = "format=marlin" },
 	{ AT_TEXT(log), .name = "log", .arg = "FILE",
 	  .help = "CSV, a line per linear as it is done" },
 	{ AT_TEXT(report), .name = "report", .arg = "FILE",
@@ -65,22 +69,28 @@ static const struct opt options[] = {
 	{ AT_UNFLAG(sym), .name = "asym",
 	  .help = "a zero point for each group" },
 	{ AT_FLAG(desc_act), .name = "desc-act",
-	  .help = "columns in order of falling activation" },
+	  .help = "columns in order of falling activation",
+	  .without = DATA_FREE },
 	{ AT_FLAG(static_groups), .name = "static-groups",
-	  .help = "fix groups before reordering" },
+	  .help = "fix groups before reordering",
+	  .without = DATA_FREE },
 	{ AT_REAL(damp), .name = "damp-percent", .arg = "F",
 	  .help = "damping, a share of the Hessian's mean diagonal",
-	  .def = "0.01", .lo = 0, .hi = 1 },
+	  .def = "0.01", .lo = 0, .hi = 1,
+	  .without = DATA_FREE },
 	{ AT_REAL(damp_step), .name = "damp-auto-increment", .arg = "F",
 	  .help = "added while the factorisation fails",
-	  .def = "0.01", .lo = 0, .hi = 1 },
+	  .def = "0.01", .lo = 0, .hi = 1,
+	  .without = DATA_FREE },
 	{ AT_UNFLAG(true_sequential), .name = "no-true-sequential",
 	  .help = "all linears of a block on the dense block's inputs",
-	  .def = "1" },
+	  .def = "1",
+	  .without = "method=gptaq|" DATA_FREE },
 	{ AT_FLAG(plain), .name = "plain",
 	  .help = "the published algorithm and nothing more" },
 	{ AT_FLAG(act_group_aware), .name = "act-group-aware",
-	  .help = "reorder whole groups, and columns inside them" },
+	  .help = "reorder whole groups, and columns inside them",
+	  .without = "desc-act|static-groups|" DATA_FREE },
 	{ AT_FLAG(mse), .name = "mse",
 	  .help = "search clipping ranges (default but for plain, rtn)" },
 	{ AT_LIST(rule), .name = "rule", .arg = "RULE",
@@ -124,21 +134,6 @@ static int check_args(struct quantize *j, struct err *err)
 	if (j->method->needs_hessian && !a->calib.count && !a->plan)
 		return err_set(err, ERR_USAGE, "--method %s needs --calib "
 			       "FILE (text to calibrate with)", method);
-	if (!j->method->needs_hessian &&
-	    (a->desc_act || a->static_groups || a->act_group_aware))
-		return err_set(err, ERR_USAGE, "--method %s knows no %s: it "
-			       "does not look at activations", method,
-			       a->desc_act ? "--desc-act" :
-			       a->static_groups ? "--static-groups" :
-			       "--act-group-aware");
-	if (j->method->compares && !a->true_sequential)
-		return err_set(err, ERR_USAGE, "--method %s compares a "
-			       "linear's inputs with the full model's: leave "
-			       "out --no-true-sequential", method);
-	if (a->act_group_aware && (a->desc_act || a->static_groups))
-		return err_set(err, ERR_USAGE, "--act-group-aware is an order "
-			       "of its own: leave out %s",
-			       a->desc_act ? "--desc-act" : "--static-groups");
 	if (gq_rules_new(a->rule.item, a->rule.count, &j->rules, err))
 		return -1;
 	return call_layout(j->call, "format", &j->format, err);

@@ -41,7 +41,8 @@ static const struct opt options[] = {
 		"model's)",
 	  .names = "f16|bf16|f32" },
 	{ AT_SIZE(shard_size), .name = "shard-size", .arg = "SIZE",
-	  .help = "largest weight file", .def = "5GB" },
+	  .help = "largest weight file", .def = "5GB",
+	  .without = "single-file|to=gguf|to=marlin" },
 	{ AT_FLAG(single_file), .name = "single-file",
 	  .help = "one weight file, whatever its size" },
 	{ .kind = OPT_HEAD, .help = "Proof" },
@@ -102,9 +103,6 @@ static int check_args(struct job *j, struct err *err)
 	if (!a->output && !a->plan)
 		return err_set(err, ERR_USAGE, "-o DIR says where to write, "
 			       "and is missing");
-	if (a->single_file && opt_given(j->call->opt, "shard-size"))
-		return err_set(err, ERR_USAGE, "--single-file and "
-			       "--shard-size contradict each other");
 	return 0;
 }
 

@@ -13,28 +13,39 @@
 
 #define OPT_ARGS struct run_args
 
+/* What modes without a model, or without text, have no use for. */
+#define DRAWING "tokens|context|temp|top-k|top-p|min-p|repeat-penalty|seed|" \
+	"stop|ignore-eos"
+#define ENGINE "kernel|kv-type|gpu-layers"
+
 static const struct opt options[] = {
 	{ .kind = OPT_HEAD, .help = "Prompt (standard input when none is "
 		"given)" },
 	{ AT_TEXT(prompt), .letter = 'p', .name = "prompt", .arg = "TEXT",
 	  .help = "the prompt" },
 	{ AT_TEXT(file), .letter = 'f', .name = "file", .arg = "FILE",
-	  .help = "the prompt is in FILE" },
+	  .help = "the prompt is in FILE",
+	  .without = "prompt" },
 	{ AT_TEXT(ids), .name = "ids", .arg = "1,2,3",
-	  .help = "exact token ids, nothing is added" },
+	  .help = "exact token ids, nothing is added",
+	  .without = "prompt|file" },
 	{ AT_UNFLAG(bos), .name = "no-bos",
 	  .help = "do not add what the tokenizer puts in front",
 	  .def = "1" },
 	{ AT_TEXT(batch_file), .name = "batch-file", .arg = "FILE",
-	  .help = "a prompt a line, or JSONL; answers as JSONL" },
+	  .help = "a prompt a line, or JSONL; answers as JSONL",
+	  .without = "prompt|file|ids|logits" },
 
 	{ .kind = OPT_HEAD, .help = "Chat" },
 	{ AT_FLAG(chat), .name = "chat",
-	  .help = "answer messages in the model's chat template" },
+	  .help = "answer messages in the model's chat template",
+	  .without = "ids|logits" },
 	{ AT_TEXT(system), .name = "system", .arg = "TEXT",
-	  .help = "the system text of --chat" },
+	  .help = "the system text of --chat",
+	  .needs = "chat" },
 	{ AT_TEXT(chat_template), .name = "chat-template", .arg = "NAME",
-	  .help = "that template instead of the model's" },
+	  .help = "that template instead of the model's",
+	  .needs = "chat" },
 
 	{ .kind = OPT_HEAD, .help = "Generation" },
 	{ AT_INT(tokens), .letter = 'n', .name = "tokens", .arg = "N",
@@ -76,83 +87,49 @@ static const struct opt options[] = {
 
 	{ .kind = OPT_HEAD, .help = "Other output" },
 	{ AT_FLAG(tokenize), .name = "tokenize",
-	  .help = "print the token ids of the text" },
+	  .help = "print the token ids of the text",
+	  .without = "detokenize|ids|batch-file|logits|" DRAWING
+		"|" ENGINE },
 	{ AT_FLAG(detokenize), .name = "detokenize",
-	  .help = "print the text of token ids on standard input" },
+	  .help = "print the text of token ids on standard input",
+	  .without = "prompt|file|ids|batch-file|chat|logits|" DRAWING
+		"|" ENGINE },
 	{ AT_TEXT(logits), .name = "logits", .arg = "FILE",
 	  .help = "logits of every prompt position as safetensors" },
 	{ AT_FLAG(bench), .name = "bench",
-	  .help = "measure prefill, decoding and the memory" },
+	  .help = "measure prefill, decoding and the memory",
+	  .without = "prompt|file|ids|batch-file|chat|tokenize|"
+		"detokenize|logits|" DRAWING },
 	{ AT_INT(pp), .name = "pp", .arg = "N", .def = "512",
 	  .help = "prompt tokens of --bench, 0: none",
-	  .lo = 0, .hi = 1 << 30 },
+	  .lo = 0, .hi = 1 << 30,
+	  .needs = "bench" },
 	{ AT_INT(tg), .name = "tg", .arg = "N", .def = "128",
 	  .help = "decoded tokens of --bench, 0: none",
-	  .lo = 0, .hi = 1 << 30 },
+	  .lo = 0, .hi = 1 << 30,
+	  .needs = "bench" },
 	{ AT_INT(depth), .name = "depth", .arg = "N", .def = "0",
-	  .help = "positions in front of both", .lo = 0, .hi = 1 << 30 },
+	  .help = "positions in front of both", .lo = 0, .hi = 1 << 30,
+	  .needs = "bench" },
 	{ AT_INT(runs), .name = "runs", .arg = "N", .def = "3",
 	  .help = "times each is run; the median counts",
-	  .lo = 1, .hi = 1000 },
+	  .lo = 1, .hi = 1000,
+	  .needs = "bench" },
 	{ AT_INT(batch), .name = "batch", .arg = "N", .def = "1",
-	  .help = "sequences of --bench at once", .lo = 1, .hi = 4096 },
+	  .help = "sequences of --bench at once", .lo = 1, .hi = 4096,
+	  .needs = "bench" },
 	{ .kind = OPT_END }
 };
-
-/* Options that exclude each other: where both of a pair are given. */
-static int check_pairs(const struct run_args *a, struct err *err)
-{
-	const bool has_text = a->prompt || a->file;
-	const struct {
-		bool one, other;
-		const char *names[2];
-	} pair[] = {
-		{ a->tokenize, a->detokenize, { "tokenize", "detokenize" } },
-		{ a->tokenize, a->ids, { "tokenize", "ids" } },
-		{ a->detokenize, a->ids, { "detokenize", "ids" } },
-		{ a->detokenize, has_text, { "detokenize", "prompt" } },
-		{ a->detokenize, a->chat, { "detokenize", "chat" } },
-		{ a->chat, a->ids, { "chat", "ids" } },
-		{ a->chat, a->logits, { "chat", "logits" } },
-		{ a->batch_file, has_text, { "batch-file", "prompt" } },
-		{ a->batch_file, a->ids, { "batch-file", "ids" } },
-		{ a->batch_file, a->logits, { "batch-file", "logits" } },
-		{ a->batch_file, a->tokenize, { "batch-file", "tokenize" } },
-		{ a->batch_file, a->detokenize,
-		  { "batch-file", "detokenize" } },
-		{ a->bench, a->chat, { "bench", "chat" } },
-		{ a->bench, a->batch_file, { "bench", "batch-file" } },
-		{ a->bench, a->tokenize || a->detokenize,
-		  { "bench", "tokenize" } },
-		{ a->bench, has_text || a->ids, { "bench", "prompt" } },
-		{ a->bench, a->logits, { "bench", "logits" } },
-	};
-
-	for (size_t i = 0; i < sizeof(pair) / sizeof(pair[0]); i++)
-		if (pair[i].one && pair[i].other)
-			return err_set(err, ERR_USAGE, "--%s does not go with "
-				       "--%s", pair[i].names[0],
-				       pair[i].names[1]);
-	return 0;
-}
 
 static int check_args(const struct run_args *a, struct err *err)
 {
 	uint32_t layers;
 
-	if ((a->prompt != NULL) + (a->file != NULL) + (a->ids != NULL) > 1)
-		return err_set(err, ERR_USAGE, "--prompt, --file and --ids "
-			       "exclude each other");
-	if (!a->chat && (a->system || a->chat_template))
-		return err_set(err, ERR_USAGE, "--%s is for --chat",
-			       a->system ? "system" : "chat-template");
 	for (uint32_t i = 0; i < a->stop.count; i++)
 		if (!a->stop.item[i][0])
 			return err_set(err, ERR_USAGE,
 				       "--stop: the text is empty");
-	if (call_gpu_layers(a->gpu_layers, &layers, err))
-		return -1;
-	return check_pairs(a, err);
+	return call_gpu_layers(a->gpu_layers, &layers, err);
 }
 
 /* How many positions to make room for: by default just what is needed, since a

@@ -26,39 +26,49 @@ static const struct opt options[] = {
 	{ AT_TEXT(ppl), .name = "ppl", .arg = "FILE",
 	  .help = "perplexity on a text (or .ids), also of the original" },
 	{ AT_TEXT(kld), .name = "kld", .arg = "FILE",
-	  .help = "divergence from the original on a text (or .ids)" },
+	  .help = "divergence from the original on a text (or .ids)",
+	  .needs = "against" },
 	{ AT_INT(seqlen), .name = "seqlen", .arg = "N",
 	  .help = "tokens of a window, at most the model's context",
-	  .def = "2048", .lo = 2, .hi = 1 << 20 },
+	  .def = "2048", .lo = 2, .hi = 1 << 20,
+	  .needs = "ppl|kld" },
 	{ AT_CHOICE(kv_type), .name = "kv-type", .arg = "TYPE",
 	  .help = "numbers in MODEL's cache: auto (f32 on the CPU, f16 on a "
 		"GPU)",
-	  .def = "auto", .names = CALL_KV_TYPES },
+	  .def = "auto", .names = CALL_KV_TYPES,
+	  .needs = "ppl|kld" },
 	{ AT_TEXT(gpu_layers), .name = "gpu-layers", .arg = "N",
 	  .help = "blocks on the GPU, the rest on the CPU",
-	  .def = "auto" },
+	  .def = "auto",
+	  .needs = "ppl|kld" },
 	{ AT_FLAG(kernels), .name = "kernels",
 	  .help = "every kernel on linears of this model" },
 
 	{ .kind = OPT_HEAD, .help = "Limits (exit 1 beyond them)" },
 	{ AT_REAL(max_ppl), .name = "max-ppl", .arg = "F",
-	  .help = "perplexity", .lo = 0, .hi = 1e300 },
+	  .help = "perplexity", .lo = 0, .hi = 1e300,
+	  .needs = "ppl" },
 	{ AT_REAL(max_ppl_ratio), .name = "max-ppl-ratio", .arg = "F",
 	  .help = "perplexity over that of the original",
-	  .lo = 0, .hi = 1e300 },
+	  .lo = 0, .hi = 1e300,
+	  .needs = "ppl against" },
 	{ AT_REAL(max_kld), .name = "max-kld", .arg = "F",
 	  .help = "mean divergence in nats", .lo = 0,
-	  .hi = 1e300 },
+	  .hi = 1e300,
+	  .needs = "kld" },
 	{ AT_REAL(max_layer_error), .name = "max-layer-error", .arg = "F",
 	  .help = "relative error of any linear",
-	  .lo = 0, .hi = 1e300 },
+	  .lo = 0, .hi = 1e300,
+	  .needs = "against" },
 	{ AT_REAL(min_top1), .name = "min-top1", .arg = "F",
 	  .help = "share of positions with the same best token",
-	  .lo = 0, .hi = 1 },
+	  .lo = 0, .hi = 1,
+	  .needs = "kld" },
 
 	{ .kind = OPT_HEAD, .help = "Output" },
 	{ AT_FLAG(print_path), .letter = 'P', .name = "print-path",
-	  .help = "on success print MODEL on stdout, the report on stderr" },
+	  .help = "on success print MODEL on stdout, the report on stderr",
+	  .without = "json" },
 	{ AT_TEXT(junit), .name = "junit", .arg = "FILE",
 	  .help = "write the report as JUnit XML too" },
 	{ .kind = OPT_END }
@@ -72,39 +82,6 @@ void verify_say(struct verify_check *c, bool passed, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(c->message, sizeof(c->message), fmt, ap);
 	va_end(ap);
-}
-
-/* A limit that no check would look at must not pass in silence. */
-static int check_args(const struct verify *v, struct err *err)
-{
-	const struct verify_args *a = v->args;
-	const struct {
-		const char *limit;
-		bool there;
-		const char *needs;
-	} rule[] = {
-		{ "max-ppl", a->ppl != NULL, "--ppl" },
-		{ "max-ppl-ratio", a->ppl && a->against,
-		  "--ppl and --against" },
-		{ "max-kld", a->kld != NULL, "--kld" },
-		{ "min-top1", a->kld != NULL, "--kld" },
-		{ "max-layer-error", a->against != NULL, "--against" },
-	};
-	uint32_t layers;
-
-	if (call_gpu_layers(a->gpu_layers, &layers, err))
-		return -1;
-	for (size_t i = 0; i < sizeof(rule) / sizeof(rule[0]); i++)
-		if (opt_given(v->call->opt, rule[i].limit) && !rule[i].there)
-			return err_set(err, ERR_USAGE, "--%s needs %s",
-				       rule[i].limit, rule[i].needs);
-	if (a->kld && !a->against)
-		return err_set(err, ERR_USAGE, "--kld needs --against (the "
-			       "original to compare with)");
-	if (a->print_path && v->call->ui->json)
-		return err_set(err, ERR_USAGE, "--json and --print-path both "
-			       "want standard output: give one of them");
-	return 0;
 }
 
 static int open_models(struct verify *v, struct err *err)
@@ -179,9 +156,11 @@ static int verify_run(const struct call *c, struct err *err)
 	const struct verify_args *a = c->args;
 	struct verify v = { .call = c, .args = a,
 			    .out = a->print_path ? stderr : stdout };
+	uint32_t layers; /* only whether it is a number */
 	int ret = -1;
 
-	if (check_args(&v, err) || open_models(&v, err) ||
+	if (call_gpu_layers(a->gpu_layers, &layers, err) ||
+	    open_models(&v, err) ||
 	    run_checks(&v, err))
 		goto out;
 	ui_done(c->ui);

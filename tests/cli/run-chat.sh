@@ -15,7 +15,8 @@ grep -E 'message|prompt_tokens|stop_reason|template' r.json
 ids_of() { # TURN: those of its answer
 	tr -d ' \n' <r.json | sed 's/"ids":\[/\n&/g' | sed -n "$(($1 + 1))s/\"ids\":\[\([0-9,]*\).*/\1/p"
 }
-all="$(chat --tokenize -p 'What is a day?') $(ids_of 1) 2 $(printf \
+all="$(gptq-run "$T" --chat --chat-template alpaca --tokenize \
+	-p 'What is a day?') $(ids_of 1) 2 $(printf \
 	'### Instruction:\nAnd a night?\n\n### Response:\n' |
 	gptq-run "$T" --tokenize --no-bos)"
 cp r.json two.json

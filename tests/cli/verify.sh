@@ -12,15 +12,15 @@ gptq-verify "$Q" --against "$T" --ppl text.txt --kld text.txt --seqlen 128 \
 echo "status $?"
 # every limit can fail
 lim() {
-	gptq-verify "$Q" --against "$T" --seqlen 128 "$@" >out
+	gptq-verify "$Q" --against "$T" "$@" >out
 	s=$?
 	grep FAIL out | short
 	echo "status $s, $(tail -n 1 out)"
 }
-lim --ppl text.txt --max-ppl 2
-lim --ppl text.txt --max-ppl-ratio 1.0001
-lim --kld text.txt --max-kld 0.0001
-lim --kld text.txt --min-top1 0.9999
+lim --seqlen 128 --ppl text.txt --max-ppl 2
+lim --seqlen 128 --ppl text.txt --max-ppl-ratio 1.0001
+lim --seqlen 128 --kld text.txt --max-kld 0.0001
+lim --seqlen 128 --kld text.txt --min-top1 0.9999
 lim --max-layer-error 0.0001
 # a limit that nothing would look at is refused
 refused gptq-verify "$Q" --max-ppl 2
