@@ -99,23 +99,40 @@ static bool read_shape(const struct cJSON *config, struct shape *s)
 	       s->inter <= 1u << 24 && s->vocab <= 1u << 24;
 }
 
+/* Bytes of F16 cache of one token, of each sequence; below 2^62. */
+static uint64_t step_bytes(const struct estimate *e)
+{
+	return e->cache[EST_F16] / EST_TOKENS * e->sequences;
+}
+
+/* The same of as many tokens as a card must have room for.  What no machine
+ * has does not overflow. */
+static uint64_t cache_bytes(const struct estimate *e)
+{
+	const uint64_t most = UINT64_C(1) << 62;
+
+	return step_bytes(e) > most / e->tokens ? most :
+						  step_bytes(e) * e->tokens;
+}
+
 static void fill_shape(const struct shape *s, struct estimate *e)
 {
 	uint64_t width = (uint64_t)s->kv_heads * s->head_dim;
 	uint64_t q = (uint64_t)s->heads * s->head_dim;
+	uint64_t rows = e->sequences > EST_ROWS ? e->sequences : EST_ROWS;
 
 	for (int i = 0; i < EST_CACHES; i++)
 		e->cache[i] = EST_TOKENS * (2 * s->layers * width *
 					    est_cache_types[i].bits_x2 / 16);
-	e->activations = (uint64_t)EST_ROWS * 2 *
+	e->activations = rows * 2 *
 			 (2 * (uint64_t)s->hidden + q + 2 * width + q +
-			  2 * (uint64_t)s->inter) + 4 * (uint64_t)s->vocab;
+			  2 * (uint64_t)s->inter) +
+			 (uint64_t)e->sequences * 4 * s->vocab;
 	e->context = s->context;
 	e->tokens = s->context && s->context < EST_CONTEXT ? s->context :
 							     EST_CONTEXT;
 	if (e->weights)
-		e->total = e->weights + e->activations +
-			   e->cache[EST_F16] / EST_TOKENS * e->tokens;
+		e->total = e->weights + e->activations + cache_bytes(e);
 	e->shape_known = true;
 }
 
@@ -124,13 +141,11 @@ static void fill_shape(const struct shape *s, struct estimate *e)
 /* Blocks are spread over the cards, each with activations of its own. */
 static void fill_fit(struct estimate *e)
 {
-	uint64_t token = e->cache[EST_F16] / EST_TOKENS;
-
 	for (int i = 0; i < EST_CARDS; i++) {
 		struct est_fit *f = &e->fit[i];
 		uint64_t room = (uint64_t)(est_cards[i].mib -
 					   EST_RESERVE_MIB) << 20;
-		uint64_t need = e->weights + token * e->tokens, n;
+		uint64_t need = e->weights + cache_bytes(e), n;
 
 		if (room <= e->activations)
 			continue;
@@ -139,7 +154,7 @@ static void fill_fit(struct estimate *e)
 		if (n > EST_CARDS_MAX)
 			continue;
 		f->cards = (uint32_t)n;
-		f->tokens = (n * room - e->weights) / token;
+		f->tokens = (n * room - e->weights) / step_bytes(e);
 		if (e->context && f->tokens > e->context)
 			f->tokens = e->context;
 	}
@@ -313,11 +328,12 @@ static void fill_from_config(const struct model *m, struct estimate *e)
 }
 
 void estimate_model(const struct model *m, const struct survey *s,
-		    struct estimate *out)
+		    uint32_t sequences, struct estimate *out)
 {
 	struct shape shape;
 
 	memset(out, 0, sizeof(*out));
+	out->sequences = sequences;
 	out->weights = s->bytes;
 	if (!s->count && !m->tensor_count && model_llama(m))
 		fill_from_config(m, out);

@@ -5,11 +5,12 @@
  * From headers and config.json alone.  Formulas (all in bytes):
  *
  *	weights      all tensors, as they lie in the files
- *	cache        blocks * 2 * key/value heads * head size, for each token,
- *	             times the bytes of a value
- *	activations  EST_ROWS rows at a time in half precision: twice the
- *	             hidden state, q k v, what attention gives, gate and up; and
- *	             one row of logits in F32
+ *	cache        blocks * 2 * key/value heads * head size, for each token
+ *	             of each sequence, times the bytes of a value
+ *	activations  EST_ROWS rows at a time, or one of each sequence if that
+ *	             is more, in half precision: twice the hidden state, q k v,
+ *	             what attention gives, gate and up; and a row of logits in
+ *	             F32 for each sequence
  *	sizes        the linears that are quantized (of a dense checkpoint those
  *	             of the blocks) in the layout gptq, all else as it is
  *
@@ -57,25 +58,27 @@ extern const int32_t est_groups[EST_GROUPS];
 
 struct est_fit {
 	uint32_t cards;      /* the least number that will do; 0: none will */
-	uint64_t tokens;     /* of F16 cache on that many, at most the model's
-				context */
+	uint64_t tokens;     /* of F16 cache on that many for each sequence,
+				at most the model's context */
 };
 
 struct estimate {
 	uint64_t weights;    /* 0: not known */
 	bool shape_known;    /* cache, activations and context are filled */
-	uint64_t cache[EST_CACHES]; /* of EST_TOKENS tokens */
+	uint32_t sequences;  /* at once */
+	uint64_t cache[EST_CACHES]; /* of EST_TOKENS tokens of one */
 	uint64_t activations;
 	uint32_t context;    /* the model's; 0: not said */
 	uint32_t tokens;     /* EST_CONTEXT, or less */
-	uint64_t total;      /* weights, activations, F16 cache of `tokens`;
-				0: not known */
+	uint64_t total;      /* weights, activations, F16 cache of `tokens` for
+				each sequence; 0: not known */
 	struct est_fit fit[EST_CARDS]; /* where the total is known */
 	bool sizes_known;    /* there are linears that could be quantized */
 	uint64_t size[EST_BITS][EST_GROUPS];
 };
 
+/* `sequences` run together, at least 1. */
 void estimate_model(const struct model *m, const struct survey *s,
-		    struct estimate *out);
+		    uint32_t sequences, struct estimate *out);
 
 #endif

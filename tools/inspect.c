@@ -19,7 +19,7 @@ struct args {
 	bool tensors, layers, files, stats, doctor, kernels, print_path;
 	bool raw, config, memory;
 	const char *match, *tensor, *diff, *html;
-	int64_t head;
+	int64_t head, batch;
 	int hash;               /* as the option's names stand */
 };
 #define OPT_ARGS struct args
@@ -65,6 +65,9 @@ static const struct opt options[] = {
 	{ AT_FLAG(memory), .name = "memory",
 	  .help = "what it takes to run: weights, cache, cards; and weights "
 		"of other bits and groups" },
+	{ AT_INT(batch), .name = "batch", .arg = "N",
+	  .help = "--memory for N sequences at once", .def = "1", .lo = 1,
+	  .hi = 4096, .needs = "memory|html|json" },
 	{ AT_FLAG(kernels), .name = "kernels",
 	  .help = "which kernels can run each linear here, which one would, "
 		"and why not a faster one" },
@@ -160,6 +163,7 @@ static int open_and_look(struct inspect *r, const struct call *c,
  * qzeros, which are small), so this is quick for any size of model. */
 static int gather(struct inspect *r, const struct call *c, struct err *err)
 {
+	const struct args *a = c->args;
 	const struct cJSON *config;
 	struct err why;
 
@@ -168,7 +172,7 @@ static int gather(struct inspect *r, const struct call *c, struct err *err)
 		return -1;
 	r->quantized = r->survey.quantized ||
 		       (r->absent.is && r->model->quant.tree);
-	estimate_model(r->model, &r->survey, &r->estimate);
+	estimate_model(r->model, &r->survey, (uint32_t)a->batch, &r->estimate);
 	config = r->model->config;
 	r->architecture = json_text(json_first(json_find(config,
 							 "architectures")));

@@ -110,9 +110,11 @@ void inspect_diff_json(struct cJSON *top, const struct inspect *r);
 
 int inspect_memory_show(const struct inspect *r, struct err *err);
 void inspect_memory_json(struct cJSON *top, const struct inspect *r);
+/* What the cache is for: "4096 tokens", "8 x 4096 tokens". */
+const char *inspect_memory_tokens(const struct estimate *e, char buf[48]);
 /* In a line: how much, and the smallest cards that have it.  The total is
  * known. */
-void inspect_memory_line(const struct estimate *e, char buf[96]);
+void inspect_memory_line(const struct estimate *e, char buf[160]);
 
 /* ---- --kernels, --config (inspect_kernels.c, inspect_config.c) ---- */
 

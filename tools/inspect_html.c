@@ -129,7 +129,7 @@ static void put_problems(FILE *f, const struct inspect *r)
 
 static void cache_facts(FILE *f, const struct estimate *e)
 {
-	char n[32];
+	char n[32], tokens[48];
 
 	html_fact(f, "Weights", "%s", ui_bytes(e->weights, n));
 	if (!e->shape_known)
@@ -140,15 +140,17 @@ static void cache_facts(FILE *f, const struct estimate *e)
 		html_fact(f, "1024 tokens of cache", "%s in %s",
 			  ui_bytes(e->cache[i], n), est_cache_types[i].name);
 	if (e->total)
-		html_fact(f, "Together", "%s with %u tokens in F16",
-			  ui_bytes(e->total, n), e->tokens);
+		html_fact(f, "Together", "%s with %s in F16",
+			  ui_bytes(e->total, n),
+			  inspect_memory_tokens(e, tokens));
 }
 
 static void card_table(FILE *f, const struct estimate *e)
 {
-	static const struct html_column column[] = { { "Card", NULL, 1 },
+	const struct html_column column[] = { { "Card", NULL, 1 },
 		{ "Memory", NULL, 0 }, { "Needed", NULL, 0 },
-		{ "Tokens of F16 cache", NULL, 0 } };
+		{ e->sequences > 1 ? "Tokens of each sequence" :
+				     "Tokens of F16 cache", NULL, 0 } };
 	char n[32];
 
 	html_table(f, NULL, "Cards that can run it", column, 4);

@@ -18,10 +18,19 @@ static void line(const struct inspect *r, const char *what, uint64_t bytes,
 		ui_paint(r->ui, r->out, UI_OFF));
 }
 
+const char *inspect_memory_tokens(const struct estimate *e, char buf[48])
+{
+	if (e->sequences > 1)
+		snprintf(buf, 48, "%u x %u tokens", e->sequences, e->tokens);
+	else
+		snprintf(buf, 48, "%u tokens", e->tokens);
+	return buf;
+}
+
 static void show_parts(const struct inspect *r)
 {
 	const struct estimate *e = &r->estimate;
-	char how[64], what[64];
+	char how[96], what[64], tokens[48];
 
 	if (e->weights)
 		line(r, "weights", e->weights, r->absent.is ?
@@ -34,7 +43,8 @@ static void show_parts(const struct inspect *r)
 			"config.json does not tell the sizes\n");
 		return;
 	}
-	snprintf(how, sizeof(how), "%u rows at a time", EST_ROWS);
+	snprintf(how, sizeof(how), "%u rows at a time", e->sequences >
+		 EST_ROWS ? e->sequences : EST_ROWS);
 	line(r, "activations", e->activations, how);
 	for (int i = 0; i < EST_CACHES; i++) {
 		snprintf(what, sizeof(what), "%s",
@@ -43,16 +53,17 @@ static void show_parts(const struct inspect *r)
 			 est_cache_types[i].who);
 		line(r, what, e->cache[i], how);
 	}
-	snprintf(how, sizeof(how), "with %u tokens of F16 cache", e->tokens);
+	snprintf(how, sizeof(how), "with %s of F16 cache",
+		 inspect_memory_tokens(e, tokens));
 	if (e->total)
 		line(r, "together", e->total, how);
 }
 
 static int show_cards(const struct inspect *r, struct err *err)
 {
-	static const char *const heads[] = { ">card", "<", ">memory",
-		">needed", ">tokens" };
 	const struct estimate *e = &r->estimate;
+	const char *const heads[] = { ">card", "<", ">memory", ">needed",
+		e->sequences > 1 ? ">tokens of each" : ">tokens" };
 	struct ui_table *t = ui_table_new(heads, 5, err);
 	char n[32];
 	int ret;
@@ -121,31 +132,31 @@ static int smallest(const struct estimate *e, uint32_t cards)
 }
 
 /* What fits one card is told with the pair that also will do. */
-void inspect_memory_line(const struct estimate *e, char buf[96])
+void inspect_memory_line(const struct estimate *e, char buf[160])
 {
-	char n[32];
+	char n[32], tokens[48];
 	uint32_t most = 1;
 	int one, two;
 
 	while (smallest(e, most) < 0 && most < EST_CARDS_MAX)
 		most *= 2;
+	ui_bytes(e->total, n);
+	inspect_memory_tokens(e, tokens);
 	one = smallest(e, most);
 	two = smallest(e, 2 * most);
 	if (one < 0)
-		snprintf(buf, 96, "%s with %u tokens: more than %u cards have",
-			 ui_bytes(e->total, n), e->tokens, EST_CARDS_MAX);
+		snprintf(buf, 160, "%s with %s: more than %u cards have", n,
+			 tokens, EST_CARDS_MAX);
 	else if (most > 1)
-		snprintf(buf, 96, "%s with %u tokens: %u cards of %u GB",
-			 ui_bytes(e->total, n), e->tokens, e->fit[one].cards,
-			 est_cards[one].gb);
+		snprintf(buf, 160, "%s with %s: %u cards of %u GB", n, tokens,
+			 e->fit[one].cards, est_cards[one].gb);
 	else if (two == one)
-		snprintf(buf, 96, "%s with %u tokens: a card of %u GB",
-			 ui_bytes(e->total, n), e->tokens, est_cards[one].gb);
+		snprintf(buf, 160, "%s with %s: a card of %u GB", n, tokens,
+			 est_cards[one].gb);
 	else
-		snprintf(buf, 96, "%s with %u tokens: a card of %u GB, or %u "
-			 "of %u GB", ui_bytes(e->total, n), e->tokens,
-			 est_cards[one].gb, e->fit[two].cards,
-			 est_cards[two].gb);
+		snprintf(buf, 160, "%s with %s: a card of %u GB, or %u of "
+			 "%u GB", n, tokens, est_cards[one].gb,
+			 e->fit[two].cards, est_cards[two].gb);
 }
 
 /* ---- JSON ---- */
@@ -204,6 +215,7 @@ void inspect_memory_json(struct cJSON *top, const struct inspect *r)
 	struct cJSON *o = cJSON_AddObjectToObject(top, "memory");
 
 	cJSON_AddNumberToObject(o, "weights", (double)e->weights);
+	cJSON_AddNumberToObject(o, "sequences", e->sequences);
 	if (e->total) {
 		cJSON_AddNumberToObject(o, "activations",
 					(double)e->activations);

@@ -178,7 +178,7 @@ static void format_rows(const struct inspect *r)
 
 static void memory_row(const struct inspect *r)
 {
-	char text[96];
+	char text[160];
 
 	if (!r->estimate.total)
 		return;

@@ -3,6 +3,11 @@
 . "$ROOT/tests/cli/lib"
 gptq-inspect "$Q" --memory
 gptq-inspect "$Q" | grep memory
+# sequences at once have a cache each
+gptq-inspect "$Q" --memory --batch 600 | sed -n '2p;7,11p'
+gptq-inspect "$Q" --json --batch 3 | grep -A 4 '"sequences"'
+refused gptq-inspect "$Q" --batch 3
+refused gptq-inspect "$Q" --memory --batch 0
 four() {
 	gptq-inspect "$1" --json >j.json
 	json_ok j.json

@@ -6,7 +6,7 @@
 #include "../../libfmt/estimate.h"
 #include "sick.h"
 
-static struct estimate of(const char *dir)
+static struct estimate of(const char *dir, uint32_t sequences)
 {
 	struct model *m = NULL;
 	struct survey s;
@@ -15,7 +15,7 @@ static struct estimate of(const char *dir)
 
 	must(model_open(dir, MODEL_LENIENT, &m, &err), &err);
 	must(survey_model(m, &s, &err), &err);
-	estimate_model(m, &s, &e);
+	estimate_model(m, &s, sequences, &e);
 	survey_release(&s);
 	model_close(m);
 	return e;
@@ -33,7 +33,7 @@ static void test_small(void **state)
 
 	snprintf(dir, sizeof(dir), "%s/sound", s->dir);
 	sick_make(dir, &sound);
-	e = of(dir);
+	e = of(dir, 1);
 	assert_true(e.shape_known && e.sizes_known);
 	/* 4 bits in groups of 32: codes, a 16-bit scale and a 4-bit zero for
 	 * 32 weights, and 4 bytes for each input */
@@ -57,6 +57,52 @@ static void test_small(void **state)
 	linears = 4 * 64 * 64 + 3 * 64 * 128;
 	linears += (4 * 64 + 2 * 128 + 64) * 3 + 4 * (6 * 64 + 128);
 	assert_int_equal(e.size[3][3], rest + linears);
+}
+
+/* A cache and a row of logits each; more rows at a time where there are more
+ * sequences than that. */
+static void test_sequences(void **state)
+{
+	struct scratch *s = *state;
+	const struct sick sound = { .file = NULL };
+	const uint64_t row = 2 * (2 * 64 + 4 * 64 + 2 * 128);
+	struct estimate one, e;
+	char dir[128];
+
+	snprintf(dir, sizeof(dir), "%s/many", s->dir);
+	sick_make(dir, &sound);
+	one = of(dir, 1);
+	e = of(dir, 8);
+	assert_int_equal(e.weights, one.weights);
+	assert_int_equal(e.cache[EST_F16], one.cache[EST_F16]);
+	assert_int_equal(e.activations, one.activations + 7 * 4 * 32);
+	assert_int_equal(e.total, e.weights + e.activations +
+				  8 * 4 * e.cache[EST_F16]);
+	assert_int_equal(of(dir, 4096).activations, 4096 * (row + 4 * 32));
+	/* a card's tokens are those of each */
+	assert_int_equal(one.context, 0);
+	assert_in_range(one.fit[0].tokens / 8, e.fit[0].tokens,
+			e.fit[0].tokens + 1);
+}
+
+/* The largest shape that is looked at does not overflow. */
+static void test_huge(void **state)
+{
+	struct scratch *s = *state;
+	const struct sick huge = {
+		.config = "{\"num_hidden_layers\": 4096, \"hidden_size\": "
+			"1048576, \"num_attention_heads\": 65536, "
+			"\"head_dim\": 65536}"
+	};
+	struct estimate e;
+	char dir[128];
+
+	snprintf(dir, sizeof(dir), "%s/huge", s->dir);
+	sick_make(dir, &huge);
+	e = of(dir, 4096);
+	assert_true(e.shape_known && e.total > UINT64_C(1) << 62);
+	for (int i = 0; i < EST_CARDS; i++)
+		assert_int_equal(e.fit[i].cards, 0);
 }
 
 /* Bytes of 1024 tokens in F16; 0: not known. */
@@ -99,7 +145,7 @@ static void test_spellings(void **state)
 
 		snprintf(dir, sizeof(dir), "%s/%zu", s->dir, i);
 		sick_make(dir, &sick);
-		e = of(dir);
+		e = of(dir, 1);
 		assert_int_equal(e.shape_known, row[i].cache != 0);
 		assert_int_equal(e.cache[EST_F16], row[i].cache);
 		assert_int_equal(e.context, row[i].context);
@@ -123,7 +169,7 @@ static double off_by(const char *dir)
 	must(model_open(dir, MODEL_NO_WEIGHTS, &m, &err), &err);
 	must(absent_find(m, &a, &err), &err);
 	assert_true(a.is);
-	estimate_model(m, &none, &e);
+	estimate_model(m, &none, 1, &e);
 	if (model_llama(m) && m->quant.bits && a.bytes)
 		off = 100 * ((double)e.weights / (double)a.bytes - 1);
 	model_close(m);
@@ -165,6 +211,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(test_small),
+		CASE(test_sequences),
+		CASE(test_huge),
 		CASE(test_spellings),
 		cmocka_unit_test(test_published),
 	};
