@@ -242,6 +242,11 @@ static const struct doctor_row rows[] = {
 	{ "file-trailing", DOCTOR_ERROR, test_odd, ST_ODD_TRAILING, "files",
 	  "there are bytes behind the last tensor", READERS,
 	  HEADER "MetadataIncompleteBuffer", DOCTOR_FIX },
+	/* safetensors pull requests 686, 775 */
+	{ "file-blanks", DOCTOR_ERROR, test_odd, ST_ODD_BLANKS, "files",
+	  "the header begins with white space, which the format's text forbids "
+	  "and its library reads", "readers that follow the text, gptq-run "
+	  "among them", "header does not begin with '{'", DOCTOR_FIX },
 	/* localGPT#167, #174, alpaca_lora_4bit#86, mlx#743 */
 	{ "file-no-format", DOCTOR_WARNING, test_odd, ST_ODD_NO_FORMAT,
 	  "files", "the metadata has no format entry",

@@ -30,10 +30,12 @@ struct st_writer;
 #define ST_META "__metadata__"   /* the one name that is no tensor's */
 
 enum st_flags {
-	ST_LENIENT = 1 /* read on over holes and trailing bytes; *odd tells */
+	ST_LENIENT = 1 /* read on over holes, trailing bytes and blanks in
+			  front of the header; *odd tells */
 };
 
-enum st_odd { ST_ODD_HOLE = 1, ST_ODD_TRAILING = 2, ST_ODD_NO_FORMAT = 4 };
+enum st_odd { ST_ODD_HOLE = 1, ST_ODD_TRAILING = 2, ST_ODD_NO_FORMAT = 4,
+	ST_ODD_BLANKS = 8 };
 
 /* One opened file. */
 struct st_file {

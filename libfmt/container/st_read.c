@@ -20,17 +20,30 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* White space of JSON from the front of n bytes. */
+static size_t blanks(const char *p, size_t n)
+{
+	size_t i = 0;
+
+	while (i < n && (p[i] == ' ' || p[i] == '\t' || p[i] == '\r' ||
+			 p[i] == '\n'))
+		i++;
+	return i;
+}
+
 int st_sniff(const void *head, size_t n, uint64_t file_size)
 {
-	const uint8_t *p = head;
+	const char *p = head;
 	uint64_t len;
+	size_t at;
 
 	if (n < 9 || file_size < 10)
 		return 0;
 	/* A length below 10^8 has three zero bytes behind it, which no text
 	 * has: enough to name the format of a file that was cut short, too. */
 	len = half_le64(p);
-	return len >= 2 && len <= ST_HEADER_MAX && p[8] == '{';
+	at = 8 + blanks(p + 8, n - 8);
+	return len >= 2 && len <= ST_HEADER_MAX && (at == n || p[at] == '{');
 }
 
 uint64_t st_reach(const void *head)
@@ -276,6 +289,24 @@ static int check_layout(struct st_file *f, uint64_t data, unsigned flags,
 	return 0;
 }
 
+/* That the header begins as the format's text has it.  The reference has always
+ * read on over blanks. */
+static int check_start(const char *text, size_t len, unsigned flags,
+		       struct st_file *f, struct err *err)
+{
+	size_t n = blanks(text, len);
+
+	if (n + 2 > len || text[n] != '{')
+		return err_set(err, ERR_INPUT,
+			       "header does not begin with '{'");
+	if (n && !(flags & ST_LENIENT))
+		return err_set(err, ERR_INPUT, "header begins with %zu bytes "
+			       "of white space, expected '{'", n);
+	if (n)
+		f->odd |= ST_ODD_BLANKS;
+	return 0;
+}
+
 /* The header's text; *len is its length. */
 static int find_header(struct src *s, const char **text, uint64_t *len,
 		       struct err *err)
@@ -300,9 +331,6 @@ static int find_header(struct src *s, const char **text, uint64_t *len,
 	if (io_view(s, 8, *len, &p, err))
 		return -1;
 	*text = p;
-	if (*len < 2 || (*text)[0] != '{')
-		return err_set(err, ERR_INPUT,
-			       "header does not begin with '{'");
 	return 0;
 }
 
@@ -315,7 +343,8 @@ static int open_file(struct src *s, unsigned flags, struct st_file *out,
 	const void *p = NULL;
 	int ret = -1;
 
-	if (find_header(s, &text, &len, err))
+	if (find_header(s, &text, &len, err) ||
+	    check_start(text, (size_t)len, flags, out, err))
 		goto out;
 	if (json_parse(text, (size_t)len, JSON_STRICT_UINT, &top, err)) {
 		err_ctx(err, "header");

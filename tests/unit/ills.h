@@ -60,6 +60,26 @@ static inline void trailing(const char *dir)
 	shell(dir, "printf 0123 >>model.safetensors");
 }
 
+static inline void blanks_first(const char *dir)
+{
+	char path[256], *text;
+	struct err err;
+	size_t n;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/model.safetensors", dir);
+	must(io_read_file(path, 1 << 20, &text, &n, &err), &err);
+	half_put64(text, half_le64(text) + 4096);
+	f = fopen(path, "wb");
+	assert_non_null(f);
+	fwrite(text, 1, 8, f);
+	for (int i = 0; i < 4096; i++)
+		fputc(" \t\r\n"[i % 4], f);
+	fwrite(text + 8, 1, n - 8, f);
+	assert_int_equal(fclose(f), 0);
+	free(text);
+}
+
 /* The header's only member of its kind under a name of the same length. */
 static inline void no_format(const char *dir)
 {

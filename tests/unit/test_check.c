@@ -495,6 +495,7 @@ static void test_problems_of_files(void **state)
 	static const char *const row[][2] = {
 		{ "bad_hole_middle", "file-holes" },
 		{ "bad_hole_start", "file-holes" },
+		{ "bad_leading_space", "file-blanks" },
 		{ "bad_trailing_bytes", "file-trailing" },
 	};
 	struct doctor d;

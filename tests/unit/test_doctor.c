@@ -94,6 +94,7 @@ static const struct {
 		.quant = QUANT(4, 128, false, true,
 			       ", \"checkpoint_format\": \"marlin\"") } },
 	{ "file-trailing", E, MENDED, { .after = trailing } },
+	{ "file-blanks", E, MENDED, { .after = blanks_first } },
 	{ "file-no-format", W, MENDED, { .after = no_format } },
 	{ "file-name", W, MENDED, { .file = "4bit-128g.safetensors" } },
 	{ "file-leftover", W, MENDED, { .after = leftover } },

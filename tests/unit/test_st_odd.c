@@ -42,8 +42,12 @@ static void test_blanks_and_odd_offsets(void **state)
 		assert_true(v[0] == 0x0201 && v[1] == 0x0403);
 		close_both(src, &f);
 	}
-	refused(*state, " {}", 0, "does not begin with '{'");
-	refused(*state, "\n{}", 0, "does not begin with '{'");
+	refused(*state, " {}", 0, "begins with 1 bytes of white space");
+	refused(*state, "\n\r\t {}", 0, "begins with 4 bytes of white");
+	refused(*state, "  {", 0, "does not begin with '{'");
+	refused(*state, "   ", 0, "does not begin with '{'");
+	refused(*state, "\v{}", 0, "does not begin with '{'");
+	refused(*state, " []", 0, "does not begin with '{'");
 }
 
 /* Tensors of no bytes in front of, between and behind others, and scalars. */
