@@ -7,9 +7,25 @@
 #include "../libfmt/base/io.h"
 #include "../libfmt/base/json.h"
 #include "../libfmt/layout/qfmt.h"
+#include "../libfmt/model.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+int call_open_model(const struct call *c, struct model **out, struct err *err)
+{
+	struct model *odd = NULL;
+	struct err ignored;
+
+	if (!model_open(c->model, 0, out, err))
+		return 0;
+	if (err->code == ERR_INPUT &&
+	    !model_open(c->model, MODEL_LENIENT, &odd, &ignored))
+		ui_hint(c->ui, "gptq-repack %s -o DIR --fix mends it",
+			c->model);
+	model_close(odd);
+	return -1;
+}
 
 int call_device(const struct call *c, const char *kernel, struct rt_dev *dev,
 		struct err *err)

@@ -10,8 +10,13 @@
 #include <stddef.h>
 
 struct cJSON;
+struct model;
 struct qfmt;
 struct tok;
+
+/* Open MODEL to use its weights.  Where only a lenient reader takes it, a hint
+ * names the command that mends it. */
+int call_open_model(const struct call *c, struct model **out, struct err *err);
 
 /* Open the device of --device; `kernel` may be NULL.  -v tells which and why.
  * Close it with call_device_close. */

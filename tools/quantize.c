@@ -171,8 +171,8 @@ static int open_place(struct quantize *j, unsigned flags, struct err *err)
 {
 	struct io_place *place;
 
-	if (!j->args->plan)
-		return model_open(j->call->model, flags, &j->model, err);
+	if (!j->args->plan) /* and with weights */
+		return call_open_model(j->call, &j->model, err);
 	if (io_place_open(j->call->model, &j->call->ui->progress, &place, err))
 		return -1;
 	return model_open_place(place, flags, &j->model, err);

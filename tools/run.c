@@ -264,7 +264,7 @@ static int work(struct run *r, struct err *err)
 {
 	double t0 = ui_now(), t1, t2;
 
-	if (model_open(r->call->model, 0, &r->model, err) ||
+	if (call_open_model(r->call, &r->model, err) ||
 	    run_prompt(r, err) || run_load(r, choose_context, err))
 		return -1;
 	t1 = ui_now();

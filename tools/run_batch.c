@@ -241,7 +241,7 @@ int run_batch(struct run *r, struct err *err)
 	int ret = -1;
 
 	r->quiet = true;
-	if (model_open(r->call->model, 0, &r->model, err) ||
+	if (call_open_model(r->call, &r->model, err) ||
 	    tok_open_model(r->model, &r->tok, err) ||
 	    (r->args->chat && run_chat_open(r, err)) ||
 	    read_prompts(&b, err))

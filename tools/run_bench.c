@@ -435,7 +435,7 @@ int run_bench(struct run *r, struct err *err)
 	struct bench b = { .run = r };
 	int ret = -1;
 
-	if (check(a, err) || model_open(r->call->model, 0, &r->model, err) ||
+	if (check(a, err) || call_open_model(r->call, &r->model, err) ||
 	    run_load(r, context, err))
 		goto out;
 	b.runs = (uint32_t)a->runs;

@@ -366,7 +366,7 @@ int run_chat(struct run *r, struct err *err)
 	if (!opt_given(r->call->opt, "tokens"))
 		r->most = -1;
 	t.asks = !a->prompt && !a->file && isatty(STDIN_FILENO);
-	if (model_open(r->call->model, 0, &r->model, err) ||
+	if (call_open_model(r->call, &r->model, err) ||
 	    run_chat_open(r, err) || run_load(r, context, err))
 		goto out;
 	ui_done(r->call->ui);

@@ -24,3 +24,11 @@ echo "1 2 three" | gptq-run "$T" --detokenize
 echo "status $?"
 echo "1 99999" | gptq-run "$T" --detokenize
 echo "status $?"
+# what only gptq-repack --fix takes says so
+cp -r "$T" long
+chmod -R u+w long
+printf 0123 >>long/model.safetensors
+gptq-run long -p x -n 1
+echo "status $?"
+gptq-quantize long -o q --method rtn
+echo "status $?"
