@@ -138,36 +138,65 @@ static void look_quantized(const struct model *m, const struct qf_hint *hint,
 	l->table = !is_linear_name(l->module->name);
 }
 
+/* What layers are of which the config says silence, no or yes: 0 or 1 once one
+ * was seen. */
+struct lesson {
+	bool seen[3], differ[3];
+	int8_t is[3];
+};
+
 /* A model being looked at. */
 struct eye {
 	const struct model *m;
 	bool glance;
-	int8_t sym, desc_act; /* of the first layer whose data was there */
+	struct lesson sym, desc_act;
 };
 
-/* Where the config is silent and the data is not there, layers are as the
- * first one that could be seen. */
-static void complete(const struct eye *e, const struct qf_module *module,
-		     struct qf_hint *hint)
+static void learn(struct lesson *l, int8_t said, bool is)
+{
+	int i = said + 1;
+
+	l->differ[i] |= l->seen[i] && l->is[i] != is;
+	if (!l->seen[i])
+		l->is[i] = is;
+	l->seen[i] = true;
+}
+
+/* Silence takes the first one's word, a word is held wrong only by all. */
+static int8_t learnt(const struct lesson *l, int8_t said)
+{
+	int i = said + 1;
+
+	return l->seen[i] && (said < 0 || !l->differ[i]) ? l->is[i] : said;
+}
+
+/* Is what a glance reads of it at hand? */
+static bool is_seen(const struct qf_module *module)
 {
 	const struct tensor *t = qf_part(module, "qzeros");
 
-	if (!e->glance || !t || t->data)
-		return;
-	if (hint->sym < 0)
-		hint->sym = e->sym;
-	if (hint->desc_act < 0)
-		hint->desc_act = e->desc_act;
+	return !t || t->data;
 }
 
-static void remember(struct eye *e, const struct survey_layer *l)
+/* Where the data is not there, layers are as those that could be seen of which
+ * the config says the same. */
+static void complete(const struct eye *e, const struct qf_module *module,
+		     struct qf_hint *hint)
 {
-	const struct tensor *t = qf_part(l->module, "qzeros");
-
-	if (l->broken || e->sym >= 0 || !t || !t->data)
+	if (!e->glance || is_seen(module))
 		return;
-	e->sym = (int8_t)l->spec.sym;
-	e->desc_act = (int8_t)l->spec.act_order;
+	hint->sym = learnt(&e->sym, hint->sym);
+	hint->desc_act = learnt(&e->desc_act, hint->desc_act);
+}
+
+static void remember(struct eye *e, const struct qf_hint *hint,
+		     const struct survey_layer *l)
+{
+	if (l->broken || !qf_part(l->module, "qzeros") || !is_seen(l->module))
+		return;
+	learn(&e->sym, hint->sym, l->spec.sym);
+	if (l->spec.groups > 1) /* a single group has no order */
+		learn(&e->desc_act, hint->desc_act, l->spec.act_order);
 }
 
 /* *is: the module is a row of the survey. */
@@ -188,7 +217,7 @@ static int look(struct eye *e, const struct qf_module *module,
 	if (l->format) {
 		complete(e, module, &hint);
 		look_quantized(e->m, &hint, e->glance, l);
-		remember(e, l);
+		remember(e, &hint, l);
 	} else if (l->layout) {
 		l->broken = true;
 		snprintf(l->why, sizeof(l->why),
@@ -367,10 +396,32 @@ static uint64_t small_bytes(const struct model *m)
 	return n;
 }
 
+/* Rows of the modules that can be seen, or of those that cannot. */
+static int look_at(struct eye *e, bool seen, struct survey *out,
+		   struct err *err)
+{
+	for (uint32_t i = 0; i < e->m->module_count; i++) {
+		const struct qf_module *module = &e->m->module[i];
+		bool is = false;
+
+		if (seen && i % CHUNK == 0 && !e->glance) {
+			model_forget_all(e->m);
+			if (model_expect(e->m, i, CHUNK, err))
+				return -1;
+		}
+		if (is_seen(module) != seen)
+			continue;
+		if (look(e, module, &out->layer[out->count], &is, err))
+			return -1;
+		out->count += is;
+	}
+	return 0;
+}
+
 static int survey(const struct model *m, bool glance, struct survey *out,
 		  struct err *err)
 {
-	struct eye eye = { m, glance, -1, -1 };
+	struct eye eye = { .m = m, .glance = glance };
 
 	memset(out, 0, sizeof(*out));
 	out->glance = glance;
@@ -378,19 +429,8 @@ static int survey(const struct model *m, bool glance, struct survey *out,
 	if (!out->layer)
 		return -1;
 	model_scattered(m, !glance);
-	for (uint32_t i = 0; i < m->module_count; i++) {
-		bool is = false;
-
-		if (i % CHUNK == 0 && !glance) {
-			model_forget_all(m);
-			if (model_expect(m, i, CHUNK, err))
-				goto fail;
-		}
-		if (look(&eye, &m->module[i], &out->layer[out->count], &is,
-			 err))
-			goto fail;
-		out->count += is;
-	}
+	if (look_at(&eye, true, out, err) || look_at(&eye, false, out, err))
+		goto fail;
 	model_scattered(m, false);
 	if (out->count)
 		qsort(out->layer, out->count, sizeof(*out->layer), by_layer);

@@ -24,7 +24,7 @@ struct try {
 
 /* Linears that are alike to a kernel. */
 struct kind {
-	const struct survey_layer *first;
+	const struct survey_layer *one; /* its smallest */
 	uint32_t count;
 	struct {
 		char one[32], many[32]; /* names of kernels; "": cannot */
@@ -96,6 +96,12 @@ static bool alike(const struct survey_layer *a, const struct survey_layer *b)
 	       (x->groups == 1 || x->group_size == y->group_size);
 }
 
+static uint64_t weights_of(const struct survey_layer *l)
+{
+	return (uint64_t)l->spec.in * l->spec.out;
+}
+
+/* Any of a kind will do to try: the smallest is the quickest to have. */
 static int sort_kinds(struct inspect_kernels *k, const struct survey *s,
 		      struct err *err)
 {
@@ -107,10 +113,13 @@ static int sort_kinds(struct inspect_kernels *k, const struct survey *s,
 		uint32_t at = 0;
 
 		while (at < k->kinds &&
-		       !alike(k->kind[at].first, &s->layer[i]))
+		       !alike(k->kind[at].one, &s->layer[i]))
 			at++;
 		if (at == k->kinds)
-			k->kind[k->kinds++].first = &s->layer[i];
+			k->kind[k->kinds++].one = &s->layer[i];
+		else if (weights_of(&s->layer[i]) <
+			 weights_of(k->kind[at].one))
+			k->kind[at].one = &s->layer[i];
 		k->kind[at].count++;
 		k->kind_of[i] = at;
 	}
@@ -154,7 +163,7 @@ static void try_dense(const struct survey_layer *l, struct kind *kind,
 static int try_kind(struct inspect *r, struct kind *kind, struct err *err)
 {
 	struct inspect_kernels *k = r->kernels;
-	const struct survey_layer *l = kind->first;
+	const struct survey_layer *l = kind->one;
 	struct ql ql = { .mem = NULL };
 	struct err why = { 0, "" };
 	int ret = -1;
@@ -185,13 +194,37 @@ out:
 	return ret;
 }
 
+/* The linears that will be tried, when the model is on a server. */
+static int fetch_kinds(struct inspect *r, struct err *err)
+{
+	const struct inspect_kernels *k = r->kernels;
+	struct model *m = r->model;
+	bool *want;
+	int ret;
+
+	if (model_is_local(m))
+		return 0;
+	want = mem_alloc(m->tensor_count, sizeof(*want), err);
+	if (!want)
+		return -1;
+	for (uint32_t i = 0; i < k->kinds; i++) {
+		const struct survey_layer *l = k->kind[i].one;
+
+		for (uint32_t n = 0; l->format && n < l->module->count; n++)
+			want[&l->module->part[n] - m->tensor] = true;
+	}
+	ret = model_fetch(m, want, err);
+	free(want);
+	return ret;
+}
+
 int inspect_kernels_gather(struct inspect *r, const struct call *c,
 			   struct err *err)
 {
 	struct inspect_kernels *k = mem_alloc(1, sizeof(*k), err);
 
 	r->kernels = k;
-	if (!k || sort_kinds(k, &r->survey, err))
+	if (!k || sort_kinds(k, &r->survey, err) || fetch_kinds(r, err))
 		return -1;
 	open_all(k, c);
 	for (uint32_t i = 0; i < k->kinds; i++)
@@ -251,7 +284,7 @@ static void show_kind(const struct inspect *r, const struct kind *kind)
 
 	fprintf(f, "%s%u linear%s%s  %s\n", ui_paint(r->ui, f, UI_BOLD),
 		kind->count, ui_plural(kind->count),
-		ui_paint(r->ui, f, UI_OFF), kind_text(kind->first, text));
+		ui_paint(r->ui, f, UI_OFF), kind_text(kind->one, text));
 	for (uint32_t i = 0; i < k->tries; i++) {
 		bool runs = *kind->on[i].one, is = (int)i == kind->chosen;
 
@@ -296,7 +329,7 @@ static void json_kind(struct cJSON *list, const struct inspect *r,
 	char text[96];
 
 	cJSON_AddItemToArray(list, j);
-	ui_json_text(j, "kind", kind_text(kind->first, text));
+	ui_json_text(j, "kind", kind_text(kind->one, text));
 	names = cJSON_AddArrayToObject(j, "layers");
 	for (uint32_t i = 0; i < r->survey.count; i++) {
 		const char *name = r->survey.layer[i].module->name;

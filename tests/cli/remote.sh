@@ -57,6 +57,14 @@ mkdir root/org/act
 cp "$ROOT/tests/golden/gptq_v1/v1_b4_g32_sym_act_cuda/model.safetensors" \
 	root/org/act
 same root/org/act hf:org/act --layers
+# what the config says is held against the layers that are looked at
+cp -r "$Q" root/org/liar
+chmod -R u+w root/org/liar
+sed -i 's/"sym": true/"sym": false/' root/org/liar/*.json
+same root/org/liar hf:org/liar --json
+same root/org/liar hf:org/liar --doctor 2>/dev/null
+# a linear of each kind is fetched to be tried
+same "$Q" hf:org/q --kernels
 same "$Q" hf:org/q --tensor model.layers.1.mlp.up_proj
 same "$Q" hf:org/q --tensor model.norm.weight --head 4
 same "$Q" hf:org/q --stats --match layers.2.mlp
