@@ -36,7 +36,7 @@ static const struct opt options[] = {
 	{ AT_TEXT(match), .name = "match", .arg = "REGEX",
 	  .help = "only tensors and layers whose name matches, and "
 		"files that hold one",
-	  .needs = "tensors|layers|files|stats|hash|diff|kernels|html|"
+	  .serves = "tensors|layers|files|stats|hash|diff|kernels|html|"
 		"json" },
 	{ AT_CHOICE(hash), .name = "hash", .arg = "WHAT", .maybe = true,
 	  .def = "bytes", .names = "bytes|weights",
@@ -67,7 +67,7 @@ static const struct opt options[] = {
 		"of other bits and groups" },
 	{ AT_INT(batch), .name = "batch", .arg = "N",
 	  .help = "--memory for N sequences at once", .def = "1", .lo = 1,
-	  .hi = 4096, .needs = "memory|html|json" },
+	  .hi = 4096 },
 	{ AT_FLAG(kernels), .name = "kernels",
 	  .help = "which kernels can run each linear here, which one would, "
 		"and why not a faster one" },

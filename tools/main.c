@@ -63,9 +63,12 @@ static int call_applet(const struct applet *a, const struct opt_parsed *p,
 		       struct ui *ui, struct err *err)
 {
 	struct call c = { .ui = ui, .opt = p, .args = p->base };
-	char *owned = NULL;
+	char *owned = NULL, say[OPT_SAY];
+	uint32_t row = 0;
 	int ret = -1;
 
+	while (opt_next_idle(p, &row, say))
+		ui_warn(ui, "%s", say);
 	c.threads = p->common.threads ? (uint32_t)p->common.threads :
 		    tile_cores();
 	if (check_common(&p->common, err) || one_operand(a, p, ui, err) ||

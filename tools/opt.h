@@ -45,10 +45,13 @@ struct opt {
 	double lo, hi;     /* OPT_INT, OPT_REAL; both 0: any */
 	const char *names; /* OPT_CHOICE */
 	bool maybe;        /* OPT_CHOICE: without a word it is the default */
-	const char *needs; /* "ppl|kld against": has an effect only beside one
-			      of each group, groups parted by blanks */
-	const char *without; /* "prompt|method=rtn": does not go with any of
-				these options, or choices of an option */
+	/* Rules (opt_rules.c).  A word is an option, or one choice of it:
+	 * "method=rtn". */
+	const char *needs; /* "ppl|kld against": refused but beside one of each
+			      group, groups parted by blanks */
+	const char *without; /* "prompt|file": refused beside any of these */
+	const char *serves;/* "ppl|kld": does nothing but beside one of these */
+	const char *idle;  /* "bench|tokenize": does nothing beside these */
 	const char *absent;/* set on an option that is not there yet: a sentence
 			      that says so and what works instead.  Using it is
 			      ERR_UNSUP */
@@ -108,6 +111,11 @@ int opt_parse(const struct opt *table, void *base, int argc, char **argv,
 void opt_release(struct opt_parsed *p);
 /* opt_rules.c: do the options that were given go together?  opt_parse asks. */
 int opt_check_rules(const struct opt_parsed *p, struct err *err);
+/* The next option that was given and does nothing, from *row on (0 at first),
+ * as a sentence without a full stop; false: no more. */
+#define OPT_SAY 256
+bool opt_next_idle(const struct opt_parsed *p, uint32_t *row,
+		   char say[OPT_SAY]);
 /* Was the option of this name there?  The name stands in the applet's table or
  * the common one. */
 bool opt_given(const struct opt_parsed *p, const char *name);

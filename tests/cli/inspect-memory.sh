@@ -6,7 +6,7 @@ gptq-inspect "$Q" | grep memory
 # sequences at once have a cache each
 gptq-inspect "$Q" --memory --batch 600 | sed -n '2p;7,11p'
 gptq-inspect "$Q" --json --batch 3 | grep -A 4 '"sequences"'
-refused gptq-inspect "$Q" --batch 3
+gptq-inspect "$Q" --batch 3 | grep memory
 refused gptq-inspect "$Q" --memory --batch 0
 four() {
 	gptq-inspect "$1" --json >j.json
