@@ -111,6 +111,11 @@ enum dtype call_kv_type(int choice)
 	return type[choice];
 }
 
+int call_save_check(const char *path, struct err *err)
+{
+	return path ? io_stage_check(path, false, true, err) : 0;
+}
+
 /* Reports replace an older report of the same name: unlike a model's folder
  * they are made anew by the same command. */
 int call_save(const char *path, const char *text, size_t n, struct err *err)

@@ -55,6 +55,8 @@ bool call_ends_in(const char *s, const char *tail);
 /* 1 when the file holds token ids, so that no tokenizer is needed. */
 int call_holds_ids(const char *file);
 
+/* Would call_save be refused?  To be asked before the work; NULL is fine. */
+int call_save_check(const char *path, struct err *err);
 /* Write a whole file, atomically, over an old one. */
 int call_save(const char *path, const char *text, size_t n, struct err *err);
 /* The same with a JSON tree, which is freed. */

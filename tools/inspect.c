@@ -8,7 +8,7 @@
 #include "../libfmt/base/io_place.h"
 #include "../libfmt/base/json.h"
 #include "../libfmt/base/mem.h"
-#include "applets.h"
+#include "call.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -269,7 +269,7 @@ static int check_args(const struct call *c, struct err *err)
 			     wants_more(a, opt_given(c->opt, "hash"))))
 		return err_set(err, ERR_USAGE, "--html - takes standard "
 			       "output for itself: give it a file");
-	return 0;
+	return to_stdout(a) ? 0 : call_save_check(a->html, err);
 }
 
 static int inspect_run(const struct call *c, struct err *err)

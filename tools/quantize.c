@@ -348,7 +348,7 @@ static int open_output(struct quantize *j, struct err *err)
 					     GQ_JOURNAL_NEW;
 
 	if (io_stage_check(a->output, true, a->force, err) ||
-	    (a->report && io_stage_check(a->report, false, true, err)) ||
+	    call_save_check(a->report, err) ||
 	    gq_journal_open(a->output, how, &j->journal, err))
 		return -1;
 	return io_stage_open_at(a->output, a->force,

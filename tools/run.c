@@ -139,7 +139,8 @@ static int check_args(const struct run_args *a, struct err *err)
 		if (!a->stop.item[i][0])
 			return err_set(err, ERR_USAGE,
 				       "--stop: the text is empty");
-	return call_gpu_layers(a->gpu_layers, &layers, err);
+	return call_gpu_layers(a->gpu_layers, &layers, err) ||
+	       call_save_check(a->logits, err) ? -1 : 0;
 }
 
 /* How many positions to make room for: by default just what is needed, since a

@@ -82,6 +82,8 @@ int run_generate(struct run *r, struct err *err);
 /* run_chat.c: --chat, a conversation, and the form of one message. */
 int run_chat(struct run *r, struct err *err);
 int run_chat_open(struct run *r, struct err *err);
+/* A template takes text that ends in NUL: ERR_INPUT when that cuts it. */
+int run_chat_check(const char *text, size_t len, struct err *err);
 int run_chat_prompt(const struct run *r, const char *user, uint32_t **ids,
 		    size_t *count, struct err *err);
 /* run_batch.c: --batch-file. */

@@ -80,19 +80,25 @@ out:
 	return ret;
 }
 
-/* JSONL by its name, or because the first line is an object. */
+/* JSONL by its name, or because the first line is an object, or would be one
+ * with a "prompt" if it were not broken: then what is wrong is told. */
 static bool is_jsonl(const char *file, const char *text, size_t n)
 {
+	static const char key[] = "\"prompt\"";
 	const char *end = memchr(text, '\n', n);
+	size_t line = end ? (size_t)(end - text) : n;
 	struct cJSON *j = NULL;
 	struct err err;
-	bool is;
+	bool is = false;
 
 	if (strstr(file, ".jsonl"))
 		return true;
-	if (!n || *text != '{' ||
-	    json_parse(text, end ? (size_t)(end - text) : n, 0, &j, &err))
+	if (!line || *text != '{')
 		return false;
+	for (size_t i = 0; i + sizeof(key) - 1 <= line && !is; i++)
+		is = !memcmp(text + i, key, sizeof(key) - 1);
+	if (is || json_parse(text, line, 0, &j, &err))
+		return is;
 	is = json_is_object(j);
 	json_free(j);
 	return is;
@@ -124,14 +130,17 @@ static int read_prompts(struct batch *b, struct err *err)
 	const char *file = b->run->args->batch_file;
 	char *text = NULL, *at, *end;
 	uint32_t number = 0;
-	size_t len;
+	size_t len, skip = 0;
 	bool jsonl;
 	int ret = -1;
 
 	if (io_read_file(file, FILE_MAX, &text, &len, err))
 		return -1; /* names the file already */
-	jsonl = is_jsonl(file, text, len);
-	for (at = text; at < text + len; at = end + 1) {
+	/* what editors put in front of UTF-8 is no part of a prompt */
+	if (len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3))
+		skip = 3;
+	jsonl = is_jsonl(file, text + skip, len - skip);
+	for (at = text + skip; at < text + len; at = end + 1) {
 		end = memchr(at, '\n', (size_t)(text + len - at));
 		if (!end)
 			end = text + len;

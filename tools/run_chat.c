@@ -57,6 +57,12 @@ int run_chat_open(struct run *r, struct err *err)
 	return 0;
 }
 
+int run_chat_check(const char *text, size_t len, struct err *err)
+{
+	return strlen(text) == len ? 0 :
+	       err_set(err, ERR_INPUT, "there is a NUL in the message");
+}
+
 int run_chat_prompt(const struct run *r, const char *user, uint32_t **ids,
 		    size_t *count, struct err *err)
 {
@@ -292,7 +298,7 @@ static int read_message(struct talk *t, char **text, size_t *cap,
 		err_set(err, ERR_INTR, "interrupted");
 	else if (got < 0 && ferror(stdin))
 		err_errno(err, ERR_INPUT, "standard input");
-	else
+	else if (!n || !run_chat_check(*text, n, err))
 		ret = got < 0 && !n;
 out:
 	if (got < 0 && t->asks && !t->run->call->ui->quiet)
@@ -329,7 +335,7 @@ static int one_message(struct talk *t, struct err *err)
 
 	if (run_read_text(t->run->args, false, &text, &len, err))
 		return -1;
-	ret = ask(t, text, err);
+	ret = run_chat_check(text, len, err) || ask(t, text, err) ? -1 : 0;
 	free(text);
 	return ret;
 }

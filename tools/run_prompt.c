@@ -167,10 +167,11 @@ static int print_ids(const struct ui *ui, const uint32_t *ids, size_t n,
 }
 
 /* With --chat: the text as a first message, in the template. */
-static int tokenize_chat(struct run *r, const char *text, uint32_t **ids,
-			 size_t *n, struct err *err)
+static int tokenize_chat(struct run *r, const char *text, size_t len,
+			 uint32_t **ids, size_t *n, struct err *err)
 {
-	if (model_open(r->call->model, MODEL_NO_WEIGHTS, &r->model, err) ||
+	if (run_chat_check(text, len, err) ||
+	    model_open(r->call->model, MODEL_NO_WEIGHTS, &r->model, err) ||
 	    run_chat_open(r, err))
 		return -1;
 	return run_chat_prompt(r, text, ids, n, err);
@@ -187,7 +188,7 @@ int run_tokenize(struct run *r, struct err *err)
 
 	if (run_read_text(a, !a->chat, &text, &len, err))
 		goto out;
-	if (a->chat ? tokenize_chat(r, text, &ids, &n, err) :
+	if (a->chat ? tokenize_chat(r, text, len, &ids, &n, err) :
 		      open_tokenizer(r->call->model, &r->tok, err) ||
 		      tok_encode(r->tok, text, len, a->bos ? TOK_BOS : 0,
 				 &ids, &n, err))

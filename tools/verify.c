@@ -160,7 +160,8 @@ static int verify_run(const struct call *c, struct err *err)
 	int ret = -1;
 
 	if (call_gpu_layers(a->gpu_layers, &layers, err) ||
-	    open_models(&v, err) ||
+	    call_save_check(a->junit, err) ||
+	    call_save_check(a->write_manifest, err) || open_models(&v, err) ||
 	    run_checks(&v, err))
 		goto out;
 	ui_done(c->ui);

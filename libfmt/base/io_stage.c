@@ -194,6 +194,9 @@ static int split(struct io_stage *st, const char *final, struct err *err)
 	base = slash ? slash + 1 : st->final;
 	if (!*base || !strcmp(base, ".") || !strcmp(base, ".."))
 		return err_set(err, ERR_USAGE, "not a name for the output");
+	if (!strcmp(st->final, "-")) /* elsewhere it is a stream */
+		return err_set(err, ERR_USAGE, "not a name for the output "
+			       "(./- is)");
 	if (!slash)
 		st->dir = mem_text(".", 1, err);
 	else /* "/name" stands in "/" */

@@ -27,3 +27,16 @@ refused gptq-run "$T" --batch-file nowhere
 refused gptq-run "$T" --batch-file prompts -c 3
 refused gptq-run "$T" --batch-file prompts -p x
 refused gptq-run "$T" --batch-file prompts --logits x
+# an object that is broken is no prompt, what an editor puts in front neither
+printf '{"prompt": "x"\n' >broken
+refused gptq-run "$T" --batch-file broken
+printf '{"prompt": "a\\u0000b"}\n' >broken
+refused gptq-run "$T" --batch-file broken
+printf '\357\273\277{"prompt": "In the beginning"}\n' >bom
+gptq-run "$T" --batch-file bom -n 2 --temp 0
+# an output that cannot be is told before the work
+refused gptq-run "$T" -p x --logits -
+refused gptq-inspect "$T" --html none/x --stats
+refused gptq-verify "$Q" --junit none/x
+refused gptq-verify "$Q" --write-manifest -
+only answers bad.jsonl batch bom broken empty nul p.jsonl prompts r.json

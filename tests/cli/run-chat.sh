@@ -53,3 +53,9 @@ refused chat --detokenize
 refused chat --bench
 refused gptq-run "$T" --system x -p y
 refused gptq-run "$T" --chat --chat-template klingon -p x
+# a message is not cut at a NUL
+printf 'a\000b\n' >nul
+chat <nul
+echo "status $?"
+refused chat -f nul
+refused gptq-run "$T" --chat --chat-template alpaca --tokenize -f nul

@@ -651,6 +651,7 @@ static void test_stage_refuses(void **state)
 	stage_fails("/", true, true, ERR_USAGE, "not a name");
 	stage_fails("", true, true, ERR_USAGE, "not a name");
 	stage_fails(".", true, true, ERR_USAGE, "not a name");
+	stage_fails("-", false, true, ERR_USAGE, "./- is");
 	stage_fails(scratch_path(s, ".."), true, true, ERR_USAGE,
 		    "not a name");
 	assert_non_null(getcwd(cwd, sizeof(cwd)));
