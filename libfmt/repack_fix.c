@@ -2,7 +2,7 @@
  * which of the config's sym and the zeros is right, and which layers become
  * dense.  Stray tensors and prefixes are left out when the model is opened
  * (MODEL_TIDY). */
-#include "repack_impl.h"
+#include "repack_gguf.h"
 
 #include "base/err.h"
 #include "base/mem.h"
@@ -155,13 +155,27 @@ static bool has_dense_partner(const struct survey *s,
 	return false;
 }
 
+/* The head of a GGUF file is often in blocks of more bits than the rest, which
+ * the layout need not have; and readers of AWQ keep it dense. */
+static bool is_odd_head(const struct repack_job *job,
+			const struct survey_layer *l)
+{
+	struct err ignored;
+
+	if (!model_gguf(job->model) || strcmp(l->module->name, LLAMA_HEAD) ||
+	    l->broken || job->bits)
+		return false;
+	return job->to == &qf_awq ||
+	       (job->to && job->to->accept(&l->spec, &ignored));
+}
+
 const struct qfmt *repack_target(const struct repack_job *job,
 				 const struct survey_layer *l)
 {
 	if (!l->format)
 		return NULL;
 	/* only GGUF has tables in blocks */
-	if (l->table && job->to != &qf_gguf && job->to != &qf_gguf_lossy)
+	if (!repack_gguf_is(job) && (l->table || is_odd_head(job, l)))
 		return NULL;
 	if (job->fix && !l->broken &&
 	    (llama_is_dense(l->module->name) ||

@@ -161,28 +161,29 @@ static int prove_layer(const struct proof *p, uint32_t i, struct err *err)
 {
 	const struct survey_layer *l = &p->job->survey->layer[i];
 	const struct repack_way *w = &p->ways->way[i];
+	const struct qfmt *to = repack_target(p->job, l);
+	/* (a decoded table is no linear, and so no row of the survey) */
 	const struct survey_layer *out = written(p, l->module->name);
-	const struct qf_module *m = out ? out->module : NULL;
+	const struct qf_module *m = model_module(p->back, l->module->name);
 	const struct tensor *t = m ? qf_part(m, "weight") : NULL;
 	struct repack_pair pair = { p->job->model, p->back, l->module, m };
 	int ret = 0;
 
 	if (!l->format)
 		return 0;
-	if (!m || (!repack_target(p->job, l) && !t))
+	if (!m || (to ? !out : !t))
 		return err_set(err, ERR_CHECK, "%s: not in the result",
 			       l->module->name);
-	if (out->format != repack_target(p->job, l) && !out->broken)
+	if (out && out->format != to && !out->broken)
 		return err_set(err, ERR_CHECK, "%s: is taken for %s",
 			       l->module->name, out->layout);
-	if (nothing_odd(l, out, err))
+	if (out && nothing_odd(l, out, err))
 		return -1;
-	if (repack_target(p->job, l))
+	if (to)
 		ret = repack_same_codes(&pair, w, err);
 	if (!ret)
-		ret = repack_target(p->job, l) ?
-			      equal_packed(&pair, w, err) :
-			      equal_dense(p, w, l, t, err);
+		ret = to ? equal_packed(&pair, w, err) :
+			   equal_dense(p, w, l, t, err);
 	repack_forget(p->job->model, l->module);
 	repack_forget(p->back, m);
 	return ret < 0 ? -1 : 0;

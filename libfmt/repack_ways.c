@@ -254,6 +254,8 @@ static void finish(const struct repack_job *job, struct repack_ways *w)
 		}
 		describe(way, l);
 		w->after.layer[i].spec = way->spec;
+		if (job->to && !repack_target(job, l)) /* dense by then */
+			w->after.layer[i].format = NULL;
 	}
 }
 

@@ -159,7 +159,8 @@ static int choose_layout(struct job *j, bool said, struct err *err)
 }
 
 /* What is special about blocks: a type for what is beside them, rounding; and
- * elsewhere, embeddings that were in blocks, decoded without rounding. */
+ * elsewhere, embeddings and heads that were in blocks, decoded without
+ * rounding. */
 static void set_gguf(struct job *j)
 {
 	if (j->work.to == &qf_gguf) {
@@ -168,9 +169,13 @@ static void set_gguf(struct job *j)
 			       dtype_of[j->args->dtype] : DT_NONE;
 		return;
 	}
-	for (uint32_t i = 0; j->work.to && i < j->survey.count; i++)
-		if (j->survey.layer[i].table)
+	for (uint32_t i = 0; j->work.to && i < j->survey.count; i++) {
+		const struct survey_layer *l = &j->survey.layer[i];
+
+		if (l->table || (model_gguf(j->model) && l->format &&
+				 !repack_target(&j->work, l)))
 			j->work.dense_type = DT_F32;
+	}
 }
 
 /* Open, survey, plan: after this every refusal has been made. */
