@@ -372,6 +372,34 @@ int repack_gguf_check(const struct repack_job *job,
 	return 0;
 }
 
+/* Up to the first byte written: after this nothing is refused. */
+static int prepare(struct work *w, struct err *err)
+{
+	return open_job(w, err) || st_writer_new(&w->writer, err) ||
+	       add_items(w, err) || make_meta(w, err) ? -1 : 0;
+}
+
+static void release(struct work *w)
+{
+	st_writer_free(w->writer);
+	gguf_meta_release(&w->meta);
+	free(w->placed);
+	free(w->item);
+}
+
+int repack_gguf_try(const struct repack_job *job,
+		    const struct repack_ways *ways,
+		    const enum repack_action *action, struct err *err)
+{
+	struct repack_report report = { .layers = 0 };
+	struct work w = { .job = job, .ways = ways, .action = action,
+			  .report = &report };
+	int ret = prepare(&w, err);
+
+	release(&w);
+	return ret;
+}
+
 int repack_gguf_run(const struct repack_job *job,
 		    const struct repack_ways *ways,
 		    const enum repack_action *action,
@@ -385,9 +413,7 @@ int repack_gguf_run(const struct repack_job *job,
 		.progress = job->progress };
 	int ret = -1;
 
-	if (repack_gguf_check(job, ways, err) || open_job(&w, err) ||
-	    st_writer_new(&w.writer, err) || add_items(&w, err) ||
-	    make_meta(&w, err) ||
+	if (repack_gguf_check(job, ways, err) || prepare(&w, err) ||
 	    gguf_create(w.writer, job->out, &w.meta, err))
 		goto out;
 	pool.count = w.count;
@@ -399,9 +425,6 @@ int repack_gguf_run(const struct repack_job *job,
 	out->shards = 1;
 	ret = job->prove ? repack_gguf_prove(job, ways, out, err) : 0;
 out:
-	st_writer_free(w.writer);
-	gguf_meta_release(&w.meta);
-	free(w.placed);
-	free(w.item);
+	release(&w);
 	return ret;
 }

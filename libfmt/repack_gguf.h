@@ -24,6 +24,11 @@ bool repack_gguf_is(const struct repack_job *job);
 /* If so: are all steps such that can be taken on the way into it? */
 int repack_gguf_check(const struct repack_job *job,
 		      const struct repack_ways *ways, struct err *err);
+/* And can the file say what this model is, and name all tensors?  No layer may
+ * be refused. */
+int repack_gguf_try(const struct repack_job *job,
+		    const struct repack_ways *ways,
+		    const enum repack_action *action, struct err *err);
 /* repack_run with a GGUF file as target, and the proof; job->out is its
  * path. */
 int repack_gguf_run(const struct repack_job *job,

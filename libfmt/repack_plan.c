@@ -247,6 +247,9 @@ int repack_plan(const struct repack_job *job, struct repack_step **steps,
 		goto out;
 	for (uint32_t i = 0; i < count; i++)
 		*refused += (*steps)[i].refused;
+	if (repack_gguf_is(job) && !*refused &&
+	    repack_gguf_try(job, &ways, action, err))
+		goto out;
 	ret = 0;
 out:
 	json_free(config);

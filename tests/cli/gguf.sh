@@ -48,3 +48,9 @@ head -c 100 t.gguf >cut.gguf
 refused gptq-inspect cut.gguf
 head -c 32 /dev/zero >>old.gguf
 refused gptq-inspect old.gguf
+# the plan too knows what the file has no word for
+mkdir dyn
+cp "$T/model.safetensors" dyn
+sed 's/"rope_scaling": null/"rope_scaling": {"type": "dynamic", "factor": 2.0}/' \
+	"$T/config.json" >dyn/config.json
+refused gptq-repack dyn --plan --to gguf
