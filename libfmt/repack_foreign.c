@@ -20,32 +20,47 @@ static int lacks_memory(struct err *err)
 
 /* ---- AWQ: one group size for all ---- */
 
+/* The groups of a layer as they are written; 0: it is not, or is refused by
+ * itself. */
+static uint32_t awq_group_of(const struct repack_job *job,
+			     const struct survey_layer *l)
+{
+	struct qf_plan plan;
+	struct err ignored;
+
+	if (!repack_target(job, l) || l->broken ||
+	    job->to->plan(&l->spec, &plan, &ignored))
+		return 0;
+	return l->spec.in / (uint32_t)plan.part[2].dim[0];
+}
+
 static int awq_group(const struct repack_job *job, const struct survey *s,
 		     uint32_t *size, struct err *err)
 {
+	const struct survey_layer *odd = NULL;
+	uint32_t all = 0, first = 0;
+
 	*size = 0;
 	for (uint32_t i = 0; i < s->count; i++) {
 		const struct survey_layer *l = &s->layer[i];
-		struct qf_plan plan;
-		struct err ignored;
-		uint32_t gs;
+		uint32_t gs = awq_group_of(job, l);
 
-		/* a layer that does not fit is refused by itself */
-		if (!repack_target(job, l) || l->broken ||
-		    job->to->plan(&l->spec, &plan, &ignored))
+		if (!gs)
 			continue;
 		if (!strcmp(l->module->name, LLAMA_HEAD))
 			return err_set(err, ERR_UNSUP, "%s is quantized, and "
 				       "readers of awq keep it dense",
 				       LLAMA_HEAD);
-		gs = l->spec.in / (uint32_t)plan.part[2].dim[0];
-		if (*size && gs != *size)
-			return err_set(err, ERR_UNSUP, "awq has one group "
-				       "size for all layers: %s has %u, others "
-				       "%u", l->module->name, gs, *size);
-		*size = gs;
+		first = first ? first : gs;
+		all = repack_gcd(all, gs);
+		odd = !odd && gs != first ? l : odd;
 	}
-	return 0;
+	*size = first;
+	if (!odd)
+		return 0;
+	return err_set(err, ERR_UNSUP, "awq has one group size for all layers: "
+		       "%s has %u, others %u; --group-size %u splits them",
+		       odd->module->name, awq_group_of(job, odd), first, all);
 }
 
 /* Linears that stayed dense, and the head, which may have no tensor. */

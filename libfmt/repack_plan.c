@@ -101,6 +101,25 @@ static enum repack_action decide_dense(const struct repack_way *w,
 	return REPACK_MOVE;
 }
 
+/* Why the layout does not take the layer, and whether wider codes help. */
+static void not_accepted(const struct repack_job *job, const struct qfmt *to,
+			 const struct ql_spec *spec, const struct err *err,
+			 char note[256])
+{
+	struct ql_spec wide = *spec;
+	struct err ignored;
+
+	snprintf(note, 256, "%.255s", err->msg);
+	for (uint8_t b = 4; b <= 8 && !job->bits; b += 4) {
+		wide.bits = b;
+		if (b > spec->bits && !to->accept(&wide, &ignored)) {
+			snprintf(note, 256, "%.200s; --bits %u widens them",
+				 err->msg, b);
+			return;
+		}
+	}
+}
+
 static enum repack_action decide(const struct repack_job *job,
 				 const struct survey_layer *l,
 				 const struct repack_way *w, char note[256])
@@ -131,7 +150,7 @@ static enum repack_action decide(const struct repack_job *job,
 		return REPACK_LEAVE;
 	}
 	if (to && to->accept(&w->spec, &err)) {
-		snprintf(note, 256, "%.255s", err.msg);
+		not_accepted(job, to, &w->spec, &err, note);
 		return REPACK_REFUSE;
 	}
 	snprintf(what, sizeof(what), "%s%s%s%s", change(job, l),

@@ -32,3 +32,11 @@ gptq-repack act --plan --act-order drop | sed -n '/layers.0/p'
 gptq-repack "$Q" -q -o planar --to gptq_p >/dev/null
 gptq-repack planar -q -o flat >/dev/null
 cmp "$Q/model.safetensors" flat/model.safetensors
+# a refusal says which step would help
+gptq-quantize "$T" -q -o three --method rtn --sym -b 3 >/dev/null
+status gptq-repack three -o no --to awq 2>&1
+gptq-repack three -q -o four --to awq --bits 4
+gptq-quantize "$T" -q -o two --method rtn --rule '.*down_proj:group_size=64' \
+	>/dev/null
+status gptq-repack two -o no --to awq 2>&1
+gptq-repack two -q -o one --to awq --group-size 64
