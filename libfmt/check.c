@@ -18,6 +18,7 @@ struct run {
 	const struct progress *p;
 	struct check *out;
 	size_t cap;
+	bool told;            /* shapes that config.json contradicts */
 	uint64_t done, total; /* bytes */
 };
 
@@ -99,6 +100,8 @@ static int add_problems(struct run *r, struct err *err)
 		if (add(r, p->severity == DOCTOR_WARNING, p->where, p->message,
 			err))
 			goto out;
+		r->told |= !strcmp(p->code, "config-sizes") ||
+			   !strcmp(p->code, "tensor-missing");
 	}
 	ret = 0;
 out:
@@ -116,7 +119,7 @@ static int check_shapes(struct run *r, struct err *err)
 	for (uint32_t i = 0; i < r->s->count; i++)
 		if (r->s->layer[i].broken)
 			return 0;
-	if (!c || !llama_check(r->m, c, &fault))
+	if (!c || r->told || !llama_check(r->m, c, &fault))
 		return 0;
 	if (is_fatal(&fault)) {
 		*err = fault;

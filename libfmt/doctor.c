@@ -12,8 +12,8 @@
 #include <string.h>
 
 static const struct doctor_table *const tables[] = { &doctor_files,
-	&doctor_configs, &doctor_rules, &doctor_names, &doctor_layers,
-	&doctor_kernels };
+	&doctor_configs, &doctor_rules, &doctor_names, &doctor_model,
+	&doctor_layers, &doctor_kernels };
 #define TABLES (sizeof(tables) / sizeof(*tables))
 static const struct doctor_table *const gguf_tables[] = { &doctor_gguf };
 

@@ -58,7 +58,7 @@ struct doctor_table {
 };
 
 extern const struct doctor_table doctor_files, doctor_configs, doctor_rules,
-	doctor_names, doctor_layers, doctor_kernels;
+	doctor_names, doctor_model, doctor_layers, doctor_kernels;
 /* All there is to a GGUF file, whose readers are others. */
 extern const struct doctor_table doctor_gguf;
 

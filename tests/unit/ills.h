@@ -92,6 +92,11 @@ static inline void inv_freq(struct make *m)
 	make_f16(m, "model.layers.0.self_attn.rotary_emb", "inv_freq", 16, 0);
 }
 
+static inline void block_beyond(struct make *m)
+{
+	make_f16(m, "model.layers.1.mlp.up_proj", "weight", 128, 64);
+}
+
 static inline void zero_biases(struct make *m)
 {
 	make_f16(m, "model.layers.0.self_attn.o_proj", "bias", 64, 0);

@@ -68,6 +68,14 @@ static void list(const struct doctor *d)
 	"\"num_attention_heads\": 2, \"vocab_size\": 32, "                     \
 	"\"quantization_config\": " SICK_QUANT "}"
 
+/* sick.h's Llama, by another config. */
+#define OTHER(layers, vocab) "{\"architectures\": "                            \
+	"[\"LlamaForCausalLM\"], \"hidden_size\": 64, "                        \
+	"\"intermediate_size\": 128, \"num_hidden_layers\": " #layers ", "     \
+	"\"num_attention_heads\": 2, \"vocab_size\": " #vocab ", "             \
+	"\"tie_word_embeddings\": false, "                                     \
+	"\"quantization_config\": " SICK_QUANT "}"
+
 /* ---- the table ---- */
 
 enum end {
@@ -102,6 +110,12 @@ static const struct {
 	{ "index-stale", W, MENDED, { .after = stale_index } },
 	{ "index-stale", W, MENDED, { .after = bin_index } },
 	{ "index-unlisted", W, MENDED, { .after = unlisted } },
+	/* what config.json makes loaders look for */
+	{ "config-model", E, NONE, { .more = ", \"rope_theta\": -1, "
+		"\"tie_word_embeddings\": false" } },
+	{ "config-sizes", E, NONE, { .config = OTHER(1, 48) } },
+	{ "tensor-missing", E, NONE, { .config = OTHER(2, 32) } },
+	{ "tensor-beyond", E, NONE, { .tweak = block_beyond } },
 	/* configs */
 	{ "config-none", E, NONE, { .config = "" } },
 	{ "config-missing", E, MENDED, { .quant = "" } },
