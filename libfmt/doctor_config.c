@@ -133,13 +133,20 @@ static const char *family(const char *name)
 }
 
 /* Marlin and AutoRound come from more than one method. */
+/* AutoRound's configs have words of their own. */
+static bool is_autoround(const char *method)
+{
+	return method && (!strncmp(method, "auto", 4) ||
+			  !strncmp(method, "intel", 5));
+}
+
 static void test_method(const struct doctor_patient *p,
 			const struct doctor_row *r, struct doctor_finding *f)
 {
 	const char *said = p->m->quant.method;
 
 	(void)r;
-	if (!said || !strncmp(said, "auto", 4) || !strncmp(said, "intel", 5))
+	if (!said || is_autoround(said))
 		return;
 	for (uint32_t i = 0; i < p->s->count; i++) {
 		const struct survey_layer *l = &p->s->layer[i];
@@ -151,6 +158,23 @@ static void test_method(const struct doctor_patient *p,
 			f->detail = said;
 		doctor_found(f, l->module->name);
 	}
+}
+
+/* Which of the gptq layouts it is, another row asks the zeros. */
+static void test_format(const struct doctor_patient *p,
+			const struct doctor_row *r, struct doctor_finding *f)
+{
+	const char *said = p->m->quant.format;
+
+	(void)r;
+	if (!said || is_autoround(p->m->quant.method) ||
+	    !strcmp(said, qf_gptq.name) || !strcmp(said, qf_gptq_v2.name) ||
+	    !strcmp(said, qf_gptq_p.name))
+		return;
+	for (uint32_t i = 0; i < p->s->count; i++)
+		if (doctor_is_gptq(&p->s->layer[i]))
+			doctor_found(f, p->s->layer[i].module->name);
+	f->detail = said;
 }
 
 static void test_dense(const struct doctor_patient *p,
@@ -345,6 +369,9 @@ static const struct doctor_row rows[] = {
 	{ "config-method", DOCTOR_ERROR, test_method, 0, "layers",
 	  "quant_method is not that of the tensors",
 	  DOCTOR_BUILDERS, "Unknown quantization method: ...", DOCTOR_FIX },
+	{ "config-format", DOCTOR_ERROR, test_format, 0, "layers",
+	  "checkpoint_format is not that of the tensors",
+	  "transformers, GPTQModel, vLLM", NULL, DOCTOR_FIX },
 	{ "config-dense", DOCTOR_ERROR, test_dense, 0, NULL,
 	  "there is a quantization config, but no layer is quantized",
 	  DOCTOR_BUILDERS, "Cannot load `gptq` weight, make sure the model is "

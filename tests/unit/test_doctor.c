@@ -131,6 +131,9 @@ static const struct {
 	{ "config-no-method", E, MENDED,
 	  { .quant = "{\"bits\": 4, \"group_size\": 32, \"sym\": true, "
 		     "\"desc_act\": false}" } },
+	{ "config-format", E, MENDED, {
+		.quant = QUANT(4, 32, false, true,
+			       ", \"checkpoint_format\": \"marlin\"") } },
 	{ "config-method", E, MENDED,
 	  { .quant = "{\"quant_method\": \"fp8\"}" } },
 	{ "config-method", E, MENDED,
