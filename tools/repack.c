@@ -123,6 +123,19 @@ static enum dtype dense_type(const struct job *j)
 	return DT_F16;
 }
 
+/* Whichever was wrong, all weights were read otherwise before. */
+static void say_sym(const struct job *j)
+{
+	if (j->work.sym == REPACK_SYM_ZEROS)
+		ui_note(j->call->ui, "note: the config says sym, but the "
+			"weights lie around the zeros as they are stored, "
+			"which stay");
+	if (j->work.sym == REPACK_SYM_MIDDLE)
+		ui_note(j->call->ui, "note: the weights lie around the middle "
+			"zero, as the config's sym says, and not around those "
+			"stored, which it replaces");
+}
+
 /* lenient: holes and stray bytes are among what a rewrite mends */
 static int look(struct job *j, struct err *err)
 {
@@ -137,6 +150,7 @@ static int look(struct job *j, struct err *err)
 		return 0;
 	if (repack_fix_sym(j->model, &j->survey, &j->work.sym, err))
 		return -1;
+	say_sym(j);
 	if (j->work.sym == REPACK_SYM_ZEROS) {
 		survey_release(&j->survey);
 		if (survey_model(j->model, &j->survey, err))

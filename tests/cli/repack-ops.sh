@@ -40,3 +40,14 @@ gptq-quantize "$T" -q -o two --method rtn --rule '.*down_proj:group_size=64' \
 	>/dev/null
 status gptq-repack two -o no --to awq 2>&1
 gptq-repack two -q -o one --to awq --group-size 64
+# sym against the zeros: the weights decide, and it is said how
+gptq-quantize "$T" -q -o asym --method rtn --asym >/dev/null
+chmod -R u+w asym
+sed -i 's/"sym": *false/"sym": true/' asym/config.json asym/quantize_config.json
+gptq-repack asym -o fixed --fix 2>&1 | grep -E 'note|sym'
+cmp asym/model.safetensors fixed/model.safetensors
+copy_q q
+sed -i 's/w\{64\}/UUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUUU/g' \
+	q/model.safetensors
+gptq-repack q -o middle --fix 2>&1 | grep -E 'note|sym'
+cmp "$Q/model.safetensors" middle/model.safetensors
