@@ -180,7 +180,7 @@ static int gather(struct inspect *r, const struct call *c, struct err *err)
 	/* an architecture that we do not run can still be looked at */
 	r->cfg_known = config &&
 		       !llama_config_read(config, NULL, &r->cfg, &why);
-	return inspect_narrow(r, err);
+	return inspect_narrow(r, c->ui, err);
 }
 
 /* What has to read the values of tensors. */

@@ -77,8 +77,8 @@ int inspect_match_open(struct inspect *r, const char *pattern,
 		       struct err *err);
 void inspect_match_close(struct inspect_match *m); /* accepts NULL */
 bool inspect_shows(const struct inspect *r, const char *name);
-/* Fill show_layer and show_tensor. */
-int inspect_narrow(struct inspect *r, struct err *err);
+/* Fill show_layer and show_tensor; a warning when nothing is shown. */
+int inspect_narrow(struct inspect *r, struct ui *ui, struct err *err);
 
 /* ---- screen and tables ---- */
 

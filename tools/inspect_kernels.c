@@ -102,9 +102,11 @@ static uint64_t weights_of(const struct survey_layer *l)
 }
 
 /* Any of a kind will do to try: the smallest is the quickest to have. */
-static int sort_kinds(struct inspect_kernels *k, const struct survey *s,
+static int sort_kinds(struct inspect_kernels *k, const struct inspect *r,
 		      struct err *err)
 {
+	const struct survey *s = &r->survey;
+
 	k->kind = mem_alloc(s->count, sizeof(*k->kind), err);
 	k->kind_of = mem_alloc(s->count, sizeof(*k->kind_of), err);
 	if (!k->kind || !k->kind_of)
@@ -112,6 +114,8 @@ static int sort_kinds(struct inspect_kernels *k, const struct survey *s,
 	for (uint32_t i = 0; i < s->count; i++) {
 		uint32_t at = 0;
 
+		if (!r->show_layer[i])
+			continue;
 		while (at < k->kinds &&
 		       !alike(k->kind[at].one, &s->layer[i]))
 			at++;
@@ -224,7 +228,7 @@ int inspect_kernels_gather(struct inspect *r, const struct call *c,
 	struct inspect_kernels *k = mem_alloc(1, sizeof(*k), err);
 
 	r->kernels = k;
-	if (!k || sort_kinds(k, &r->survey, err) || fetch_kinds(r, err))
+	if (!k || sort_kinds(k, r, err) || fetch_kinds(r, err))
 		return -1;
 	open_all(k, c);
 	for (uint32_t i = 0; i < k->kinds; i++)

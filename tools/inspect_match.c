@@ -55,16 +55,22 @@ bool inspect_shows(const struct inspect *r, const char *name)
 			   NULL) >= 0;
 }
 
-int inspect_narrow(struct inspect *r, struct err *err)
+int inspect_narrow(struct inspect *r, struct ui *ui, struct err *err)
 {
+	bool any = false;
+
 	r->show_layer = mem_alloc(r->survey.count, sizeof(bool), err);
 	r->show_tensor = mem_alloc(r->model->tensor_count, sizeof(bool), err);
 	if (!r->show_layer || !r->show_tensor)
 		return -1;
 	for (uint32_t i = 0; i < r->survey.count; i++)
-		r->show_layer[i] =
+		any |= r->show_layer[i] =
 			inspect_shows(r, r->survey.layer[i].module->name);
 	for (uint32_t i = 0; i < r->model->tensor_count; i++)
-		r->show_tensor[i] = inspect_shows(r, r->model->tensor[i].name);
+		any |= r->show_tensor[i] =
+			inspect_shows(r, r->model->tensor[i].name);
+	/* (an empty list in a document speaks for itself) */
+	if (r->match && !any && !ui->json)
+		ui_warn(ui, "--match: no tensor or layer has such a name");
 	return 0;
 }

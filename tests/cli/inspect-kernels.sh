@@ -22,3 +22,5 @@ cp "$T/config.json" moved/config.json
 gptq-inspect "$Q" --config >a
 gptq-inspect moved --config | cmp - a
 gptq-inspect "$T" --config
+# only what --match lets through
+gptq-inspect "$Q" --kernels --match '\.2\.mlp' | grep linear

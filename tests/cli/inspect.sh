@@ -21,3 +21,5 @@ echo hello >text
 refused gptq-inspect text
 gptq-inspect - </dev/null
 echo "status $?"
+# a name that nothing has
+gptq-inspect "$Q" --layers --match nothing 2>&1
