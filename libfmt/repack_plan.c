@@ -14,7 +14,8 @@
 	((uint32_t)(QF_ODD_LABEL | QF_ODD_GIDX_MISSING |               \
 		    QF_ODD_GIDX_ZERO | QF_ODD_GIDX_I64 |               \
 		    QF_ODD_ZERO_SWAP3 | QF_ODD_QZEROS_MISSING |            \
-		    QF_ODD_WORDS | QF_ODD_OUTPUTS | QF_ODD_SPARE))
+		    QF_ODD_WORDS | QF_ODD_OUTPUTS | QF_ODD_SPARE | \
+		    QF_ODD_NAMES))
 
 /* ---- what to do with each layer ---- */
 

@@ -71,9 +71,10 @@ enum qf_odd {
 	QF_ODD_WORDS = 1u << 19,            /* words are not of 32 bits */
 	QF_ODD_OUTPUTS = 1u << 20,          /* more outputs are stored than the
 					       model has: padding, not read */
-	QF_ODD_SPARE = 1u << 21             /* words with spare bits, as
+	QF_ODD_SPARE = 1u << 21,            /* words with spare bits, as
 					       compressed-tensors made them
 					       before 0.18 */
+	QF_ODD_NAMES = 1u << 22             /* Marlin under AWQ's names */
 };
 
 struct qf_layer {

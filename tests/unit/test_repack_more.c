@@ -154,6 +154,41 @@ static void test_marlin(void **state)
 	json_free(c);
 }
 
+/* AutoAWQ's version "marlin" has other names for the same tensors: only those
+ * of the layout go with the config that is written. */
+static void test_marlin_of_awq(void **state)
+{
+	struct scratch *s = *state;
+	struct options to = { .to = &qf_marlin };
+	struct ql_spec sym = big;
+	struct make m = { .count = 0 };
+	char a[96], b[96];
+	struct model *back;
+	struct err err;
+	struct ql ql;
+
+	sym.sym = 1;
+	random_layer(&ql, &sym, 0);
+	make_layer(&m, "model.layers.0.mlp.up_proj", &ql, &qf_marlin, NULL);
+	ql_release(&ql);
+	for (uint32_t i = 0; i < m.count; i++) {
+		char *suffix = strrchr(m.name[i], '.') + 1;
+
+		strcpy(suffix, *suffix == 'B' ? "qweight" : "scales");
+	}
+	snprintf(a, sizeof(a), "%s/a", s->dir);
+	snprintf(b, sizeof(b), "%s/b", s->dir);
+	make_write(&m, a, "{\"quant_method\": \"awq\", \"bits\": 4, "
+		   "\"group_size\": 128, \"zero_point\": false, "
+		   "\"version\": \"marlin\"}");
+	repack(a, b, &to);
+	must(model_open(b, 0, &back, &err), &err);
+	assert_non_null(model_find(back, "model.layers.0.mlp.up_proj.B"));
+	assert_non_null(model_find(back, "model.layers.0.mlp.up_proj.s"));
+	assert_int_equal(back->tensor_count, 2);
+	model_close(back);
+}
+
 /* One group size is all that a config of AWQ can say. */
 static void test_awq_of_two_sizes(void **state)
 {
@@ -188,6 +223,7 @@ int main(void)
 		WITH_DIR(test_compressed_tensors),
 		WITH_DIR(test_compressed_tensors_of_one_kind),
 		WITH_DIR(test_marlin),
+		WITH_DIR(test_marlin_of_awq),
 		WITH_DIR(test_awq_of_two_sizes),
 	};
 
