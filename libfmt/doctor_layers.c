@@ -332,7 +332,7 @@ static const struct doctor_row rows[] = {
 	/* vLLM#17862 */
 	{ "zeros-unpacked", DOCTOR_ERROR, test_unpacked, 0, "layers",
 	  "zero points are bytes, not packed as the codes are", "vLLM", NULL,
-	  "--to gptq_v2" },
+	  DOCTOR_FIX },
 	/* GPTQModel#450, AutoGPTQ#640 */
 	{ "zeros-asym-v1", DOCTOR_NOTE, test_asym_v1, 0, "layers",
 	  "asymmetric zeros in the gptq layout, by another program than "

@@ -15,7 +15,7 @@
 		    QF_ODD_GIDX_ZERO | QF_ODD_GIDX_I64 |               \
 		    QF_ODD_ZERO_SWAP3 | QF_ODD_QZEROS_MISSING |            \
 		    QF_ODD_WORDS | QF_ODD_OUTPUTS | QF_ODD_SPARE | \
-		    QF_ODD_NAMES))
+		    QF_ODD_FORM))
 
 /* ---- what to do with each layer ---- */
 

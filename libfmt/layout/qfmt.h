@@ -74,7 +74,11 @@ enum qf_odd {
 	QF_ODD_SPARE = 1u << 21,            /* words with spare bits, as
 					       compressed-tensors made them
 					       before 0.18 */
-	QF_ODD_NAMES = 1u << 22             /* Marlin under AWQ's names */
+	QF_ODD_FORM = 1u << 22              /* tensors not as the layout's
+					       readers want them: under AWQ's
+					       names (Marlin), zeros in bytes,
+					       a map that says nothing
+					       (compressed-tensors) */
 };
 
 struct qf_layer {

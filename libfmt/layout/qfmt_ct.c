@@ -182,6 +182,13 @@ static int find_groups(struct qf_found *f, struct err *err)
 	return 0;
 }
 
+/* Is the map there only to say that there is none?  (All are -1 then, which
+ * `groups` makes sure of.) */
+static bool is_unset(const struct tensor *index)
+{
+	return index && index->data && half_le32(index->data) == UINT32_MAX;
+}
+
 static int find(struct qf_found *f, struct err *err)
 {
 	const struct qf_module *m = f->layer->module;
@@ -211,6 +218,8 @@ static int find(struct qf_found *f, struct err *err)
 			 !tensor_is_shape(f->index, 1, s->in, 0)))
 		return err_set(err, ERR_INPUT, "%s: not I32 [%u]",
 			       f->index->name, s->in);
+	if ((z && z->type == DT_I8) || is_unset(f->index))
+		f->odd |= QF_ODD_FORM;
 	return find_groups(f, err);
 }
 

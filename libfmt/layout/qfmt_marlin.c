@@ -50,7 +50,7 @@ static int find(struct qf_found *f, struct err *err)
 	if (!f->scales || qf_words_check(f->codes, err) ||
 	    qf_floats_check(f->scales, err))
 		return -1;
-	f->odd |= own ? 0 : QF_ODD_NAMES;
+	f->odd |= own ? 0 : QF_ODD_FORM;
 	in = TILE_IN * f->codes->dim[0];
 	out = f->codes->dim[1] / 2;
 	if (f->codes->dim[1] % TILE_WORDS)

@@ -32,13 +32,14 @@ static void make_layer(struct parts *p, struct ql *ql, uint32_t i)
 	must(parts_write(p, ql, &qf_ct, &err), &err);
 }
 
-static void check(struct parts *p, const struct ql *a, int8_t desc_act)
+static void check(struct parts *p, const struct ql *a, int8_t desc_act,
+		  uint32_t odd)
 {
 	struct qf_hint hint = { .bits = a->spec.bits, .sym = 0,
 				.desc_act = desc_act };
 	struct ql b;
 
-	read_as(p, &hint, &qf_ct, &b, 0);
+	read_as(p, &hint, &qf_ct, &b, odd);
 	same_layer(a, &b);
 	ql_release(&b);
 }
@@ -57,7 +58,7 @@ static void test_shapes_of_32_bits(void **state)
 		half_put32((uint8_t *)p.part[at] + 4, a.spec.in);
 		p.tensor[at].type = DT_I32;
 		p.tensor[at].size = 8;
-		check(&p, &a, -1);
+		check(&p, &a, -1, 0);
 		ql_release(&a);
 		parts_free(&p);
 	}
@@ -85,7 +86,7 @@ static void test_maps_that_are_not_set(void **state)
 		t->size = sizeof(map);
 		t->data = map;
 		memset(map, 0xff, sizeof(map));
-		check(&p, &a, 1);
+		check(&p, &a, 1, QF_ODD_FORM);
 		half_put32(map + 4 * 95, 0);
 		l.module = &p.module;
 		assert_int_equal(qf_ct.read(&l, &b, &err), -1);
@@ -123,7 +124,7 @@ static void test_zeros_in_bytes(void **state)
 		for (uint32_t k = 0; k < t->size; k++)
 			zero[k] = (int8_t)((int)a.zero[k] -
 					   (1 << (a.spec.bits - 1)));
-		check(&p, &a, -1);
+		check(&p, &a, -1, QF_ODD_FORM);
 		zero[7] = 127;
 		l.module = &p.module;
 		assert_int_equal(qf_ct.read(&l, &b, &err),
