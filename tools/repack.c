@@ -301,15 +301,19 @@ static int print_plan(const struct job *j, struct err *err)
 /* A refusal names the first layer and says how many more there are. */
 static int refuse(const struct job *j, struct err *err)
 {
-	for (uint32_t i = 0; i < j->survey.count; i++)
-		if (j->step[i].refused) {
-			ui_hint(j->call->ui, "--plan lists all layers");
-			return err_set(err, ERR_UNSUP, "%s: %s (%u layer%s "
-				       "refused)",
-				       j->step[i].layer->module->name,
-				       j->step[i].note, j->refused,
-				       ui_plural(j->refused));
-		}
+	for (uint32_t i = 0; i < j->survey.count; i++) {
+		const char *name = j->step[i].layer->module->name;
+		const char *note = j->step[i].note;
+		/* a note about one tensor names it */
+		bool named = !strncmp(note, name, strlen(name));
+
+		if (!j->step[i].refused)
+			continue;
+		ui_hint(j->call->ui, "--plan lists all layers");
+		return err_set(err, ERR_UNSUP, "%s%s%s (%u layer%s refused)",
+			       named ? "" : name, named ? "" : ": ", note,
+			       j->refused, ui_plural(j->refused));
+	}
 	return 0;
 }
 

@@ -32,11 +32,25 @@ copy_q type
 patch_header type/model.safetensors \
 	"$head0.scales\":{\"dtype\":\"F16\"" "$head0.scales\":{\"dtype\":\"I16\""
 all type
+# two maps, as of layers that were joined: no damage, and not read; the tensor
+# is named once
+copy_q joined
+down='"model.layers.0.mlp.down_proj'
+patch_header joined/model.safetensors \
+	"$down.qweight\":{\"dtype\":\"I32\",\"shape\":[96,256]" \
+	"$down.qweight\":{\"dtype\":\"I32\",\"shape\":[48,512]"
+patch_header joined/model.safetensors \
+	"$down.qzeros\":{\"dtype\":\"I32\",\"shape\":[6,32]" \
+	"$down.qzeros\":{\"dtype\":\"I32\",\"shape\":[3,64]"
+patch_header joined/model.safetensors \
+	"$down.scales\":{\"dtype\":\"F16\",\"shape\":[6,256]" \
+	"$down.scales\":{\"dtype\":\"F16\",\"shape\":[3,512]"
+status gptq-repack joined -q -o out 2>&1
 # a dense model without one of its tensors is no input for the quantizer
 cp -r "$T" dense
 chmod -R u+w dense
 patch_header dense/model.safetensors '"model.layers.4.mlp.gate_proj.weight"' \
 	'"model.layers.4.mlp.gate_proj.weighs"'
 refused gptq-quantize dense -q -o out --method rtn
-rm -rf shape missing-* type dense
+rm -rf shape missing-* type joined dense
 only
