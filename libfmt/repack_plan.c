@@ -102,7 +102,8 @@ static enum repack_action decide_dense(const struct repack_way *w,
 	return REPACK_MOVE;
 }
 
-/* Why the layout does not take the layer, and whether wider codes help. */
+/* Why the layout does not take the layer, and what helps: wider codes, or no
+ * codes at all. */
 static void not_accepted(const struct repack_job *job, const struct qfmt *to,
 			 const struct ql_spec *spec, const struct err *err,
 			 char note[256])
@@ -110,7 +111,9 @@ static void not_accepted(const struct repack_job *job, const struct qfmt *to,
 	struct ql_spec wide = *spec;
 	struct err ignored;
 
-	snprintf(note, 256, "%.255s", err->msg);
+	snprintf(note, 256, "%.200s%s", err->msg,
+		 spec->zero_kind == QL_POINT ? "" :
+					       "; --to dense keeps them");
 	for (uint8_t b = 4; b <= 8 && !job->bits; b += 4) {
 		wide.bits = b;
 		if (b > spec->bits && !to->accept(&wide, &ignored)) {
