@@ -121,9 +121,15 @@ static void outer_tile(void *ctx, uint32_t tile, uint32_t self)
 	}
 }
 
+/* A weight of few rows is made f32 again for each STRIP rows of x, so that
+ * there are tiles for all threads. */
+#define FEW_TILES 16
+#define STRIP 252 /* a multiple of what dot takes at a time */
+
 struct wide_job {
 	const struct be *be;
 	const struct cpu_wide *w;
+	uint32_t strip, strips; /* rows of x */
 };
 
 static void wide_tile(void *ctx, uint32_t tile, uint32_t self)
@@ -132,18 +138,21 @@ static void wide_tile(void *ctx, uint32_t tile, uint32_t self)
 	const struct cpu_wide *w = job->w;
 	float *piece = cpu_own(job->be, self);
 	float *scratch = piece + (size_t)CPU_WIDE_N * CPU_WIDE_K;
-	uint32_t n0 = tile * CPU_WIDE_N, n = least(CPU_WIDE_N, w->n - n0);
+	uint32_t n0 = tile / job->strips * CPU_WIDE_N;
+	uint32_t n = least(CPU_WIDE_N, w->n - n0);
+	uint32_t m0 = tile % job->strips * job->strip;
 	struct cpu_dot d = {
 		.w = piece, .type = DT_F32,
-		.x_ld = w->x_ld, .y = w->y + n0, .y_ld = w->y_ld,
-		.m = w->m, .n = n, .alpha = w->alpha,
+		.x_ld = w->x_ld, .y = w->y + m0 * w->y_ld + n0,
+		.y_ld = w->y_ld, .m = least(job->strip, w->m - m0), .n = n,
+		.alpha = w->alpha,
 	};
 
 	for (uint32_t k0 = 0; k0 < w->k; k0 += CPU_WIDE_K) {
 		uint32_t k = least(CPU_WIDE_K, w->k - k0);
 
 		w->fill(w, (const uint32_t[]){ n0, n, k0, k }, piece, scratch);
-		d.x = w->x + k0;
+		d.x = w->x + m0 * w->x_ld + k0;
 		d.w_ld = d.k = k;
 		d.beta = k0 ? 1 : w->beta;
 		job->be->isa->dot(&d);
@@ -152,12 +161,17 @@ static void wide_tile(void *ctx, uint32_t tile, uint32_t self)
 
 int cpu_gemm_wide(struct be *be, const struct cpu_wide *w, struct err *err)
 {
-	struct wide_job job = { be, w };
+	const uint32_t tiles = tiles_of(w->n, CPU_WIDE_N);
+	struct wide_job job = { be, w, w->m, 1 };
 	size_t floats = (size_t)CPU_WIDE_N * CPU_WIDE_K + w->scratch;
 
 	if (cpu_scratch(be, floats * sizeof(float), 0, err))
 		return -1;
-	cpu_run(be, tiles_of(w->n, CPU_WIDE_N), wide_tile, &job);
+	if (tiles < FEW_TILES) {
+		job.strip = STRIP;
+		job.strips = tiles_of(w->m, STRIP);
+	}
+	cpu_run(be, tiles * job.strips, wide_tile, &job);
 	return 0;
 }
 
