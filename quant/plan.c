@@ -2,6 +2,7 @@
 
 #include "../libfmt/base/err.h"
 #include "calib.h"
+#include "metric.h"
 
 #include <string.h>
 
@@ -52,46 +53,84 @@ static int sizes(const struct gq_job *job, const struct gq_targets *ts,
 
 /* ---- work ---- */
 
+double gq_plan_measuring(uint32_t in, uint32_t out)
+{
+	return 3.0 * (out < METRIC_ROWS ? out : METRIC_ROWS) * in * in;
+}
+
 /* A solved linear: half its columns per column, by f32 products; a refinement
- * goes through all of them twice a pass. */
-static void count_solve(const struct gq_target *t, struct gq_work *w)
+ * goes through all of them twice a pass.  Where models are compared the weight
+ * to come near to is one more product away. */
+static void count_solve(const struct gq_job *job, const struct gq_target *t,
+			struct gq_work *w)
 {
 	double n = (double)t->in * t->out;
 
 	w->weights += n;
-	w->spread += n * t->in * (0.5 + t->params.passes);
+	w->spread += n * t->in * (0.5 + t->params.passes +
+				  (job->method->compares ? 1 : 0)) +
+		     gq_plan_measuring(t->in, t->out);
 }
 
-static void count_slot(const struct gq_job *job, const struct gq_targets *ts,
-		       uint32_t layer, int slot, struct gq_work *w)
+/* The Hessian of n inputs. */
+static void count_hessian(const struct gq_job *job, double n,
+			  struct gq_work *w)
 {
 	double tokens = (double)job->calib->samples * job->calib->seqlen;
-	double n = 0;
 
-	for (uint32_t i = 0; i < LLAMA_LINEARS; i++) {
-		const struct gq_target *t =
-			&ts->target[layer * LLAMA_LINEARS + i];
-
-		if ((int)llama_slot_of((enum llama_linear)i) == slot &&
-		    !t->skip)
-			n = t->in;
-	}
 	w->hessian += tokens * n * n / 2;
 	w->factor += n * n * n / 3;
+	w->orders += n;
 	/* drift: its sum, and two products with triangles */
 	if (job->method->compares)
 		w->spread += tokens * n * n + 2 * n * n * n;
 }
 
-/* Every linear runs once for each window, but the last block's last; without
- * true sequential twice, but in the last block; where models are compared in
- * both of them. */
+static void count_slot(const struct gq_job *job, const struct gq_targets *ts,
+		       uint32_t layer, int slot, struct gq_work *w)
+{
+	for (uint32_t i = 0; i < LLAMA_LINEARS; i++) {
+		const struct gq_target *t =
+			&ts->target[layer * LLAMA_LINEARS + i];
+
+		if ((int)llama_slot_of((enum llama_linear)i) == slot &&
+		    !t->skip) {
+			count_hessian(job, t->in, w);
+			return;
+		}
+	}
+}
+
+static bool head_looks(const struct gq_targets *ts)
+{
+	return ts->head && !ts->target[ts->count - 1].skip;
+}
+
+/* True sequential, every linear runs once for each window, with its codes;
+ * without it once before and once behind them.  Where models are compared once
+ * more as it was.  DOWN runs for the next block alone. */
+static void count_linear(const struct gq_job *job, const struct gq_target *t,
+			 uint32_t which, bool last, struct gq_work *w)
+{
+	double n = (double)job->calib->samples * job->calib->seqlen *
+		   t->in * t->out;
+	bool down = which == LLAMA_DOWN;
+
+	if (last && down)
+		return;
+	if (job->method->compares || (!job->true_sequential && !down))
+		w->dense += n;
+	if (!job->true_sequential && last)
+		return;
+	*(t->skip ? &w->dense : &w->forward) += n;
+}
+
 static void count_block(const struct gq_job *job, const struct gq_targets *ts,
 			uint32_t layer, struct gq_plan *p)
 {
 	const struct llama_config *c = job->cfg;
 	double tokens = (double)job->calib->samples * job->calib->seqlen;
-	bool last = layer + 1 == c->layers && !ts->head;
+	bool last = layer + 1 == c->layers && !head_looks(ts);
 	uint64_t streams = job->method->compares ? 2 : 1;
 	double runs = (double)streams *
 		      (job->true_sequential || last ? 1 : 2);
@@ -99,12 +138,9 @@ static void count_block(const struct gq_job *job, const struct gq_targets *ts,
 
 	for (int s = 0; s < LLAMA_SLOTS; s++)
 		count_slot(job, ts, layer, s, w);
-	for (uint32_t i = 0; i < LLAMA_LINEARS; i++) {
-		const struct gq_target *t =
-			&ts->target[layer * LLAMA_LINEARS + i];
-
-		w->forward += runs * tokens * t->in * t->out;
-	}
+	for (uint32_t i = 0; i < LLAMA_LINEARS; i++)
+		count_linear(job, &ts->target[layer * LLAMA_LINEARS + i], i,
+			     last, w);
 	w->attend += runs * tokens * job->calib->seqlen * c->heads *
 		     c->head_dim;
 	p->passes += streams * (job->true_sequential ? LLAMA_SLOTS : 1);
@@ -117,11 +153,10 @@ static void count(const struct gq_job *job, const struct gq_targets *ts,
 	const struct llama_config *c = job->cfg;
 	uint64_t heads = (uint64_t)c->heads * c->head_dim;
 	uint64_t wide = heads > c->inter ? heads : c->inter;
-	double n = c->hidden;
 
 	for (uint32_t i = 0; i < ts->count; i++)
 		if (!ts->target[i].skip)
-			count_solve(&ts->target[i], &p->work);
+			count_solve(job, &ts->target[i], &p->work);
 	if (!job->method->needs_hessian) {
 		p->work.spread = 0;
 		return;
@@ -132,12 +167,10 @@ static void count(const struct gq_job *job, const struct gq_targets *ts,
 			 job->calib->seqlen *
 			 (c->hidden + (job->true_sequential ? wide : 0)) *
 			 (job->method->compares ? 2 : 1);
-	if (!ts->head || ts->target[ts->count - 1].skip)
+	if (!head_looks(ts))
 		return;
-	p->passes++;
-	p->work.hessian += (double)job->calib->samples * job->calib->seqlen *
-			   n * n / 2;
-	p->work.factor += n * n * n / 3;
+	p->passes += job->method->compares ? 2 : 1;
+	count_hessian(job, c->hidden, &p->work);
 }
 
 int gq_plan_make(const struct gq_job *job, const struct gq_targets *targets,
@@ -150,6 +183,7 @@ int gq_plan_make(const struct gq_job *job, const struct gq_targets *targets,
 	};
 
 	memset(out, 0, sizeof(*out));
+	out->work.elem = source->elem;
 	if (sizes(job, targets, source, out, err))
 		return -1;
 	for (int i = 0; i < 2; i++) {

@@ -12,12 +12,15 @@
 
 /* Multiply-adds and weights, by the operation that takes them. */
 struct gq_work {
-	double forward;  /* multiply-adds of products with weights */
+	double dense;    /* multiply-adds of products with dense weights */
+	double forward;  /* with weights that have their codes */
 	double attend;   /* of attention */
 	double hessian;  /* of Hessians: half of n^2 for each token */
 	double factor;   /* of factorisations: 2/3 of n^3 / 2 */
+	double orders;   /* sum of n over the factorisations */
 	double spread;   /* of errors to later columns, and refinement */
 	double weights;  /* that get codes */
+	uint32_t elem;   /* bytes of a dense weight */
 };
 
 /* Memory at its fullest, and when that is. */
@@ -62,6 +65,24 @@ struct gq_plan_memory {
 };
 int gq_plan_memory(const struct gq_plan_memory *m, struct gq_peak *host,
 		   struct gq_peak *device, struct err *err);
+
+/* Multiply-adds of measuring what a solved linear lost (metric.h). */
+double gq_plan_measuring(uint32_t in, uint32_t out);
+
+/* What a device did in the trial. */
+struct gq_rates {
+	double dense, forward, hessian, spread; /* multiply-adds a second */
+	double solve;        /* seconds of one weight beside its products */
+	/* Factorisations of two orders, the first at most half of the second;
+	 * 0: there was no first. */
+	double order[2], factor[2]; /* seconds */
+};
+
+/* Seconds for the work at such rates.  The steps of a factorisation are as
+ * many as columns, so what each takes to start (and the threads that have
+ * nothing to do in it) weighs the less the larger the order: seconds are taken
+ * as steps * n + cubes * n^3, and of two orders both are known. */
+double gq_plan_time(const struct gq_work *work, const struct gq_rates *r);
 
 /* Seconds for the work on this device, from a trial of about a second. */
 int gq_plan_seconds(const struct gq_job *job, const struct gq_work *work,

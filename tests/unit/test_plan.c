@@ -143,6 +143,94 @@ static void test_rules_and_head_count(void **state)
 	assert_int_equal(some.passes, all.passes + 2);
 }
 
+/* What every pass brings along is counted where it is done. */
+static void test_work_count(void **state)
+{
+	static const char *const rule[] = { ".*down_proj:skip" };
+	const struct calib calib = { .samples = 4, .seqlen = 64 };
+	const struct gq_source source = { .elem = 2 };
+	const double tokens = 4 * 64, down = 4096.0 * 11008;
+	const double block = 4 * 4096.0 * 4096 + 3 * down;
+	struct gq_job j = job(&famous[0].cfg, &calib);
+	struct gq_work w = plan(&j, &source).work, other;
+	struct err err;
+
+	(void)state;
+	/* with their codes, once; the last block's output nobody asks for */
+	near(w.forward, tokens * (32 * block - down), 1e-12);
+	assert_true(w.dense == 0);
+	near(w.orders, 32.0 * (3 * 4096 + 11008), 1e-12);
+	assert_int_equal(w.elem, 2);
+	/* once before, without the output, and once behind */
+	j.true_sequential = false;
+	other = plan(&j, &source).work;
+	near(other.dense, tokens * 32 * (block - down), 1e-12);
+	near(other.forward, tokens * 31 * block, 1e-12);
+	/* the full model as well, and the weight to come near to */
+	j.true_sequential = true;
+	j.method = &gq_gptaq;
+	other = plan(&j, &source).work;
+	near(other.dense, other.forward, 1e-12);
+	assert_true(other.spread - w.spread > 32 * 11008.0 * down);
+	/* what is left alone runs as it is */
+	j.method = &gq_gptq;
+	if (gq_rules_new(rule, 1, (struct gq_rules **)(void *)&j.rules, &err))
+		fail_msg("%s", err.msg);
+	other = plan(&j, &source).work;
+	near(other.dense, tokens * 31 * down, 1e-12);
+	near(other.dense + other.forward, w.forward, 1e-12);
+	gq_rules_free((struct gq_rules *)(uintptr_t)j.rules);
+	/* a head that looks wants the output, one that is left alone not */
+	j.rules = NULL;
+	j.lm_head = true;
+	other = plan(&j, &source).work;
+	near(other.forward, tokens * 32 * block, 1e-12);
+}
+
+/* ---- time ---- */
+
+/* Seconds of a factorisation of order n where those of 1024 and 2048 took so
+ * long. */
+static double factoring(double n, double first, double second)
+{
+	struct gq_rates r = { 1, 1, 1, 1, 0, { 1024, 2048 },
+			      { first, second } };
+	struct gq_work w = { .factor = n * n * n / 3, .orders = n };
+
+	if (first == 0)
+		r.order[0] = 0;
+	return gq_plan_time(&w, &r);
+}
+
+/* Many threads: the larger order takes three times as long, not eight. */
+static void test_factor_time(void **state)
+{
+	const double step = 5e-6, cube = 1e-12, large = 28672;
+
+	(void)state;
+#define SECONDS(n) (step * (n) + cube * (n) * (n) * (n) / 3)
+	near(factoring(large, SECONDS(1024.0), SECONDS(2048.0)),
+	     SECONDS(large), 1e-9);
+#undef SECONDS
+	/* one alone, and two that are cubes: by the cube */
+	near(factoring(4096, 0, 1), 8, 1e-12);
+	near(factoring(4096, 0.125, 1), 8, 1e-12);
+	/* slower than a cube is an accident, and so is hardly slower at all */
+	near(factoring(4096, 0.01, 1), 8, 1e-12);
+	assert_true(factoring(large, 1, 1) > 2744.0 / 10);
+}
+
+static void test_time_adds_up(void **state)
+{
+	const struct gq_rates r = { 2, 4, 8, 16, 0.5, { 0, 3 }, { 0, 9 } };
+	const struct gq_work w = { .dense = 2, .forward = 2, .attend = 2,
+				   .hessian = 8, .spread = 16, .weights = 2,
+				   .factor = 9, .orders = 3 };
+
+	(void)state;
+	near(gq_plan_time(&w, &r), 1 + 1 + 1 + 1 + 1 + 9, 1e-12);
+}
+
 /* ---- walks ---- */
 
 struct measured {
@@ -288,6 +376,9 @@ int main(void)
 		cmocka_unit_test(test_famous_memory),
 		cmocka_unit_test(test_two_memories),
 		cmocka_unit_test(test_rules_and_head_count),
+		cmocka_unit_test(test_work_count),
+		cmocka_unit_test(test_factor_time),
+		cmocka_unit_test(test_time_adds_up),
 		cmocka_unit_test(test_walks_keep_to_it),
 	};
 
