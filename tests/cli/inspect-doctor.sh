@@ -20,3 +20,6 @@ gptq-inspect broken-fixed --doctor
 echo "status $?"
 gptq-verify broken-fixed -q >/dev/null
 echo "status $?"
+# One shard by its name is not a model with holes.
+gptq-repack "$T" -o shards --shard-size 4MB -q >/dev/null
+gptq-inspect shards/model-00001-of-00004.safetensors --doctor
