@@ -48,6 +48,7 @@ struct quantize {
 	struct cJSON *identity;
 	struct gq_verdict *verdict; /* what lost unusually much */
 	size_t verdicts;
+	int log_error; /* errno of the first line that was not written */
 	FILE *log;
 	/* what it takes (quantize_plan.c) */
 	struct gq_plan plan;

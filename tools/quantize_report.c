@@ -23,16 +23,13 @@ int quantize_log_open(struct quantize *j, struct err *err)
 
 int quantize_log_close(struct quantize *j, struct err *err)
 {
-	int bad;
-
 	if (!j->log)
 		return 0;
-	bad = ferror(j->log);
-	errno = 0;
-	bad |= fclose(j->log);
+	if (fclose(j->log) && !j->log_error)
+		j->log_error = errno;
 	j->log = NULL;
-	return bad ? err_errno(err, ERR_OUTPUT, "%s: writing failed",
-			       j->args->log) : 0;
+	errno = j->log_error;
+	return errno ? err_errno(err, ERR_OUTPUT, "%s", j->args->log) : 0;
 }
 
 void quantize_on_layer(void *ctx, const struct gq_layer_report *r)
@@ -60,7 +57,9 @@ void quantize_on_layer(void *ctx, const struct gq_layer_report *r)
 	fprintf(j->log, "%s,%u,%u,%.9g,%.9g,%g,%.3f,%.6g,%.6g\n", r->name,
 		r->in, r->out, r->r.loss, r->r.rel_error, r->r.damp,
 		r->seconds, r->r.out_error, r->r.rtn_error);
-	fflush(j->log);
+	/* told at the end: the work is worth more than its log */
+	if (fflush(j->log) && !j->log_error)
+		j->log_error = errno;
 }
 
 /* ---- the end ---- */
