@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "container/tensor.h"
 #include "model.h"
+#include "model_fused.h"
 #include "repack.h"
 
 #include <stdio.h>
@@ -234,16 +235,19 @@ static const char *layout_of(const struct survey *s, const char *fix)
 }
 
 /* A layer that cannot be read ends every repack; one whose values are lost is
- * copied by --fix, and ends every other. */
-static bool is_refused(const struct survey *s, const char *fix)
+ * copied by --fix, which takes fused ones apart, and ends every other. */
+static bool is_refused(const struct doctor_patient *p, const char *fix)
 {
+	const struct survey *s = p->s;
+	const bool all = strstr(fix, DOCTOR_FIX);
 	const uint32_t lost = QF_ODD_ZERO_SMEAR | QF_ODD_GIDX_ACT_MISSING |
 			      QF_ODD_BOTH;
 
 	for (uint32_t i = 0; i < s->count; i++)
-		if (s->layer[i].broken)
+		if (s->layer[i].broken &&
+		    !(all && model_is_fused(p->m, s->layer[i].module->name)))
 			return true;
-	return s->odd & lost && !strstr(fix, DOCTOR_FIX);
+	return s->odd & lost && !all;
 }
 
 /* "gptq-repack MODEL -o OUT --to LAYOUT OPTIONS NUMBER"; nothing where the
@@ -257,7 +261,7 @@ static char *fix_of(const struct doctor_patient *p, const struct doctor_row *r,
 	char *path = NULL, *out = NULL, *text = NULL, *at;
 	bool settle;
 
-	if (!fix || f->hopeless || !m->file_count || is_refused(p->s, fix))
+	if (!fix || f->hopeless || !m->file_count || is_refused(p, fix))
 		return mem_text("", 0, err);
 	path = input_of(m, err);
 	out = path ? output_of(m, path, err) : NULL;

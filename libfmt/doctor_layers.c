@@ -4,6 +4,7 @@
 
 #include "llama.h"
 #include "model.h"
+#include "model_fused.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -16,12 +17,23 @@ static void test_broken(const struct doctor_patient *p,
 	for (uint32_t i = 0; i < p->s->count; i++) {
 		const struct survey_layer *l = &p->s->layer[i];
 
-		if (!l->broken || !l->format)
+		if (!l->broken || !l->format ||
+		    model_is_fused(p->m, l->module->name))
 			continue;
 		if (!f->count)
 			f->detail = l->why;
 		doctor_found(f, l->module->name);
 	}
+}
+
+/* Broken only where it has three maps. */
+static void test_fused(const struct doctor_patient *p,
+		       const struct doctor_row *r, struct doctor_finding *f)
+{
+	(void)r;
+	for (uint32_t i = 0; i < p->s->count; i++)
+		if (model_is_fused(p->m, p->s->layer[i].module->name))
+			doctor_found(f, p->s->layer[i].module->name);
 }
 
 static void test_foreign(const struct doctor_patient *p,
@@ -220,6 +232,10 @@ static const struct doctor_row rows[] = {
 	/* the layer as a whole */
 	{ "layer-broken", DOCTOR_ERROR, test_broken, 0, "layers",
 	  "a quantized layer cannot be read", READERS, NULL, NULL },
+	{ "layer-fused", DOCTOR_ERROR, test_fused, 0, "layers",
+	  "q, k and v in one, as AutoGPTQ's fused attention saves them, where "
+	  "loaders look for three", READERS ", TGI", "Some weights of the "
+	  "model ... were not used", DOCTOR_FIX },
 	/* exllama#313 */
 	{ "layer-foreign", DOCTOR_WARNING, test_foreign, 0, "layers",
 	  "a layout that is not read here, which only the program that made "

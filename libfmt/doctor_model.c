@@ -5,13 +5,15 @@
 #include "base/json.h"
 #include "llama.h"
 #include "model.h"
+#include "model_fused.h"
 #include "model_tidy.h"
 
 #include <stdio.h>
 #include <string.h>
 
 /* The config to hold the tensors against; NULL where they have another fault
- * that hides this one: other names, layers that cannot be read, no blocks. */
+ * that hides this one: other names, layers that cannot be read or that are
+ * fused, no blocks. */
 static const struct llama_config *expected(const struct doctor_patient *p)
 {
 	const struct llama_config *c = model_llama(p->m);
@@ -22,7 +24,8 @@ static const struct llama_config *expected(const struct doctor_patient *p)
 	if (!c || p->tidy->prefix)
 		return NULL;
 	for (uint32_t i = 0; i < p->s->count; i++) {
-		if (p->s->layer[i].broken)
+		if (p->s->layer[i].broken ||
+		    model_is_fused(p->m, p->s->layer[i].module->name))
 			return NULL;
 		blocks |= !llama_linear_parse(p->s->layer[i].module->name,
 					      &block, &which);

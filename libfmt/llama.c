@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "layout/qfmt.h"
 #include "model.h"
+#include "model_fused.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -222,6 +223,22 @@ static int check_quantized(const struct model *m, const struct qf_module *mod,
 	return 0;
 }
 
+static int err_missing(const struct model *m, const char *linear,
+		       const char *tensor, struct err *err)
+{
+	enum llama_linear which;
+	char fused[LLAMA_NAME];
+	uint32_t layer;
+
+	if (!llama_linear_parse(linear, &layer, &which) &&
+	    llama_slot_of(which) == LLAMA_SLOT_QKV &&
+	    model_is_fused(m, llama_fused_name(layer, LLAMA_SLOT_QKV, fused)))
+		return err_set(err, ERR_INPUT, "%s: missing; it is in %s, "
+			       "which gptq-repack --fix takes apart", tensor,
+			       fused);
+	return err_set(err, ERR_INPUT, "%s: missing", tensor);
+}
+
 /* A linear, dense or quantized; its bias, when there is one or must be. */
 static int check_linear(const struct model *m, const char *name,
 			const uint32_t shape[2], bool bias, struct err *err)
@@ -234,7 +251,7 @@ static int check_linear(const struct model *m, const char *name,
 
 	snprintf(full, sizeof(full), "%s.weight", name);
 	if (!mod)
-		return err_set(err, ERR_INPUT, "%s: missing", full);
+		return err_missing(m, name, full, err);
 	if (model_hint(m, name, &hint, &skip, err))
 		return -1;
 	hint.in = shape[0];

@@ -10,6 +10,7 @@
 #include "container/tensor_file.h"
 #include "llama_gguf.h"
 #include "model_files.h"
+#include "model_fused.h"
 #include "model_rules.h"
 #include "model_second.h"
 #include "model_tidy.h"
@@ -275,6 +276,9 @@ static int make_tidy(struct model *m, struct err *err)
 	if (model_tidy_apply(m, &p->renamed, err))
 		return -1;
 	sort_tensors(m);
+	if (model_fused_cut(m, &p->parts, err))
+		return -1;
+	sort_tensors(m);
 	return 0;
 }
 
@@ -470,6 +474,7 @@ static struct io_place *release_priv(struct model *m)
 	free(p->opened);
 	free(p->names);
 	free(p->renamed);
+	free(p->parts);
 	free(p);
 	return place;
 }

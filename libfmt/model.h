@@ -54,7 +54,8 @@ enum model_flags {
 	MODEL_NO_WEIGHTS = 2, /* configs only: weight files are not looked for
 			       */
 	MODEL_TIDY = 4        /* without stray tensors, names unwrapped
-				 (model_tidy.h) */
+				 (model_tidy.h), fused linears taken apart
+				 (model_fused.h) */
 };
 
 struct model {

@@ -16,6 +16,7 @@ struct model_priv {
 	struct cJSON *generation;   /* generation_config.json, or NULL */
 	char *names;                /* of the modules */
 	char *renamed;              /* names that MODEL_TIDY made */
+	void *parts;                /* of linears that it took apart */
 	bool is_llama;
 	struct llama_config llama;
 };

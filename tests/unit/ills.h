@@ -97,6 +97,78 @@ static inline void block_beyond(struct make *m)
 	make_f16(m, "model.layers.1.mlp.up_proj", "weight", 128, 64);
 }
 
+/* Item i is no longer there. */
+static inline void drop_item(struct make *m, uint32_t i)
+{
+	uint32_t last = --m->count;
+
+	free(m->data[i]);
+	m->item[i] = m->item[last];
+	m->data[i] = m->data[last];
+	memcpy(m->name[i], m->name[last], sizeof(m->name[i]));
+	m->item[i].name = m->name[i];
+}
+
+/* q, k and v side by side in a tensor of qkv_proj; a vector of `one` stays that
+ * of q alone. */
+static inline void fuse_tensor(struct make *m, const char *suffix, bool one)
+{
+	static const char *const name[3] = { "q", "k", "v" };
+	uint32_t at[3], rows, width = 0;
+	char full[64];
+	uint8_t *to;
+	size_t unit;
+
+	for (int i = 0; i < 3; i++) {
+		snprintf(full, sizeof(full), ".%s_proj.%s", name[i], suffix);
+		at[i] = sick_find(m, full, 0);
+		width += (uint32_t)m->item[at[i]].dim[m->item[at[i]].rank - 1];
+	}
+	unit = tensor_dtype_bits(m->item[at[0]].type) / 8;
+	rows = m->item[at[0]].rank == 2 ? (uint32_t)m->item[at[0]].dim[0] : 1;
+	to = malloc(rows * width * unit);
+	for (uint32_t r = 0; r < rows; r++)
+		for (uint32_t i = 0, col = 0; i < 3; i++) {
+			const struct ckpt_item *it = &m->item[at[i]];
+			uint32_t n = (uint32_t)it->dim[it->rank - 1];
+
+			memcpy(to + (r * width + col) * unit,
+			       (uint8_t *)m->data[at[i]] + r * n * unit,
+			       n * unit);
+			col += n;
+		}
+	free(m->data[at[0]]);
+	m->data[at[0]] = to;
+	m->item[at[0]].data = to;
+	if (!one)
+		m->item[at[0]].dim[m->item[at[0]].rank - 1] = width;
+	*strstr(m->name[at[0]], "q_proj.") = '\0';
+	snprintf(full, sizeof(full), "qkv_proj.%s", suffix);
+	strcat(m->name[at[0]], full);
+	for (int i = 1; i < 3; i++) {
+		snprintf(full, sizeof(full), ".%s_proj.%s", name[i], suffix);
+		drop_item(m, sick_find(m, full, 0));
+	}
+}
+
+static inline void fuse(struct make *m, bool one_map)
+{
+	fuse_tensor(m, "qweight", false);
+	fuse_tensor(m, "qzeros", false);
+	fuse_tensor(m, "scales", false);
+	fuse_tensor(m, "g_idx", one_map);
+}
+
+static inline void three_maps(struct make *m)
+{
+	fuse(m, false);
+}
+
+static inline void one_map(struct make *m)
+{
+	fuse(m, true);
+}
+
 static inline void zero_biases(struct make *m)
 {
 	make_f16(m, "model.layers.0.self_attn.o_proj", "bias", 64, 0);

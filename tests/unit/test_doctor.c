@@ -222,6 +222,8 @@ static const struct {
 	/* layers */
 	{ "layer-broken", E, NONE, { .tweak = short_scales } },
 	{ "layer-broken", E, NONE, { .tweak = float_codes } },
+	{ "layer-fused", E, MENDED, { .tweak = three_maps } },
+	{ "layer-fused", E, MENDED, { .tweak = one_map } },
 	{ "layer-foreign", W, NONE, { .tweak = exl2_head } },
 	{ "layer-foreign", W, NONE, { .tweak = exl2,
 		.quant = "{\"quant_method\": \"exl2\", \"bits\": 4.0}" } },

@@ -247,7 +247,7 @@ static void test_unusual_g_idx(void **state)
 	p.tensor[3].dim[0] = 3 * 96; /* a fused q, k, v: three maps */
 	assert_int_equal(qf_gptq.read(&layer, &b, &err), -1);
 	assert_int_equal(err.code, ERR_UNSUP);
-	assert_non_null(strstr(err.msg, "m.g_idx: 3 maps of 96 inputs: layers "
+	assert_non_null(strstr(err.msg, "m.g_idx: 3 maps of 96 inputs: linears "
 					"that were fused"));
 	p.tensor[3].dim[0] = 100; /* anything else is damage */
 	assert_int_equal(qf_gptq.read(&layer, &b, &err), -1);
