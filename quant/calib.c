@@ -173,6 +173,16 @@ static int is_json(const char *file)
 	return has_suffix(file, ".jsonl") || has_suffix(file, ".json");
 }
 
+/* A whole file of one array, which many data sets are. */
+static bool starts_array(const char *p, size_t n)
+{
+	size_t at = 0;
+
+	while (at < n && strchr(" \t\r\n", p[at]) && p[at])
+		at++;
+	return at < n && p[at] == '[';
+}
+
 static int add_lines(struct ids *ids, const char *data, size_t len,
 		     const struct source *s, struct err *err)
 {
@@ -180,6 +190,10 @@ static int add_lines(struct ids *ids, const char *data, size_t len,
 		   struct err *) = is_json(s->file) ? add_json : add_text;
 	size_t at = 0, line = 1;
 
+	if (is_json(s->file) && starts_array(data, len))
+		return err_set(err, ERR_INPUT, "one JSON array, where an "
+			       "object on each line is expected "
+			       "(jq -c '.[]' makes that)");
 	while (at < len) {
 		const char *nl = memchr(data + at, '\n', len - at);
 		size_t n = nl ? (size_t)(nl - data) - at : len - at;

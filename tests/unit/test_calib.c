@@ -331,6 +331,7 @@ static void test_bad_lines_are_numbered(void **state)
 	static const char missing[] = "{\"text\": \"a\"}\n\n{\"txt\": \"b\"}\n";
 	static const char number[] = "{\"text\": \"a\"}\n{\"text\": 5}\n";
 	static const char broken[] = "{\"text\": \"a\"\n";
+	static const char array[] = "\n [{\"text\": \"a\"}]\n";
 	const struct fix *f = *state;
 	const char *file;
 
@@ -340,6 +341,8 @@ static void test_bad_lines_are_numbered(void **state)
 	refuse(f, file, 1, 1, "line 2: no field");
 	put(f, "a.jsonl", broken, sizeof(broken) - 1);
 	refuse(f, file, 1, 1, "line 1");
+	put(f, "a.jsonl", array, sizeof(array) - 1);
+	refuse(f, file, 1, 1, "a.jsonl: one JSON array");
 	unlink(file);
 }
 
