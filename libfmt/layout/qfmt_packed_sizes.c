@@ -123,8 +123,8 @@ static int check_fused(const struct packed *p, uint32_t in, uint8_t bits,
 	if (!p->index || !each || in <= each || in % each)
 		return 0;
 	return err_set(err, ERR_UNSUP, "%s: %u maps of %u inputs: linears that "
-		       "were fused when they were saved; gptq-repack --fix "
-		       "takes q, k and v apart, by the sizes in config.json",
+		       "were fused when they were saved, of which "
+		       "gptq-repack --fix takes a Llama's qkv_proj apart",
 		       p->index->name, in / each, each);
 }
 

@@ -19,4 +19,4 @@ done | sed 's/\(\.[0-9]\{4\}\).*/\1/' | uniq | wc -l
 for n in x -1 3x ''; do
 	refused gptq-run "$T" -p x --gpu-layers "$n"
 done
-refused gptq-verify "$T" --gpu-layers many
+refused gptq-verify "$T" --ppl "$TEXT" --gpu-layers many
