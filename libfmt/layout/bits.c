@@ -281,3 +281,21 @@ void bits_pack(const struct bits_rule *r, uint32_t b, const uint8_t *in,
 		w += 4 * stride * u.words;
 	}
 }
+
+void bits_fill(const struct bits_rule *r, uint32_t b, uint8_t value, uint64_t n,
+	       void *words)
+{
+	struct unit u = unit_of(r, b);
+	const size_t bytes = 4 * (size_t)u.words;
+	uint8_t f[UNIT_FIELDS], one[4 * UNIT_WORDS];
+	uint8_t *w = words;
+
+	memset(f, value, sizeof(f));
+	unit_pack(&u, f, u.fields, one, 1);
+	for (; n >= u.fields; n -= u.fields) {
+		memcpy(w, one, bytes);
+		w += bytes;
+	}
+	if (n)
+		unit_pack(&u, f, (uint32_t)n, w, 1);
+}

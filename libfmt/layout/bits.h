@@ -49,5 +49,8 @@ void bits_unpack(const struct bits_rule *r, uint32_t b, const void *words,
  * are dropped, they never reach a neighbour. */
 void bits_pack(const struct bits_rule *r, uint32_t b, const uint8_t *in,
 	       size_t in_step, uint64_t n, void *words, size_t stride);
+/* n fields of one value, in a row of words. */
+void bits_fill(const struct bits_rule *r, uint32_t b, uint8_t value, uint64_t n,
+	       void *words);
 
 #endif

@@ -35,17 +35,9 @@ static void row_add(const struct qf_zeros *z, const uint32_t *add, uint32_t g,
 }
 
 /* A row of fields that are all `value`. */
-static int equal_fields(const struct qf_zeros *z, uint32_t value, uint8_t *row,
-			struct err *err)
+static void equal_fields(const struct qf_zeros *z, uint32_t value, uint8_t *row)
 {
-	uint8_t *narrow = mem_alloc(z->out, 1, err);
-
-	if (!narrow)
-		return -1;
-	memset(narrow, (int)value, z->out);
-	bits_pack(z->rule, z->bits, narrow, 1, z->out, row, 1);
-	free(narrow);
-	return 0;
+	bits_fill(z->rule, z->bits, (uint8_t)value, z->out, row);
 }
 
 /* Are all fields `value`, after adding?  1, 0, or -1 with err.  Bits that
@@ -59,9 +51,10 @@ static int constant(const struct qf_zeros *z, const uint32_t *add,
 	bool plain = add == nothing;
 	int same = -1;
 
-	if (!want || !mask || equal_fields(z, value, want, err) ||
-	    equal_fields(z, (1u << z->bits) - 1, mask, err))
+	if (!want || !mask)
 		goto out;
+	equal_fields(z, value, want);
+	equal_fields(z, (1u << z->bits) - 1, mask);
 	same = 1;
 	for (size_t w = 0; plain && w < 4 * words; w++)
 		plain = mask[w] == 0xff;
@@ -114,10 +107,11 @@ static int contains_full(const struct qf_zeros *z, struct err *err)
 	uint8_t *narrow = mem_alloc(z->out, 1, err);
 	int found = -1;
 
-	if (!row || !narrow || equal_fields(z, full, row, err))
+	if (!row || !narrow)
 		goto out;
 	found = 0;
 	if (32 % z->bits == 0) {
+		equal_fields(z, full, row);
 		found = full_words(z, row, words);
 		goto out;
 	}

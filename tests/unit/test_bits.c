@@ -182,6 +182,31 @@ static void test_packing_is_the_inverse(void **state)
 	}
 }
 
+/* A filled row is a packed row of equal codes, and ends where that ends. */
+static void test_filling_is_packing(void **state)
+{
+	static const struct bits_rule *rules[] = { &bits_stream, &padded,
+						   &planar, &awq };
+	uint8_t code[128], want[512], got[512];
+
+	(void)state;
+	for (uint32_t round = 0; round < 800; round++) {
+		const struct bits_rule *r = rules[rnd(4)];
+		uint32_t b = r == &awq	       ? 4
+			     : r == &bits_stream ? widths[rnd(5)]
+						 : 1 + rnd(8);
+		uint32_t n = 1 + rnd(100);
+		uint8_t value = (uint8_t)rnd(256);
+
+		memset(code, value, sizeof(code));
+		memset(want, 0xa5, sizeof(want));
+		memset(got, 0xa5, sizeof(got));
+		bits_pack(r, b, code, 1, n, want, 1);
+		bits_fill(r, b, value, n, got);
+		assert_memory_equal(got, want, sizeof(got));
+	}
+}
+
 /* A code that is too large loses its high bits; its neighbours stay. */
 static void test_a_large_code_does_not_smear(void **state)
 {
@@ -298,6 +323,7 @@ int main(void)
 		cmocka_unit_test(test_straddling_fields),
 		cmocka_unit_test(test_a_stream_is_what_the_definition_says),
 		cmocka_unit_test(test_packing_is_the_inverse),
+		cmocka_unit_test(test_filling_is_packing),
 		cmocka_unit_test(test_a_large_code_does_not_smear),
 		cmocka_unit_test(test_columns_equal_single_streams),
 		cmocka_unit_test(test_instruction_sets_agree),
