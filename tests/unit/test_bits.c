@@ -145,19 +145,26 @@ static void test_a_stream_is_what_the_definition_says(void **state)
 	free(out);
 }
 
+/* A rule and a width that it has. */
+static const struct bits_rule *any_rule(uint32_t *b)
+{
+	static const struct bits_rule *const rules[] = { &bits_stream, &padded,
+							 &planar, &awq };
+	const struct bits_rule *r = rules[rnd(4)];
+
+	*b = r == &awq ? 4 : r == &bits_stream ? widths[rnd(5)] : 1 + rnd(8);
+	return r;
+}
+
 /* Packing gives the bytes back, zero in unused bits, nothing outside. */
 static void test_packing_is_the_inverse(void **state)
 {
-	static const struct bits_rule *rules[] = { &bits_stream, &padded,
-						   &planar, &awq };
 	uint8_t buf[4096], code[512], back[512];
 
 	(void)state;
 	for (uint32_t round = 0; round < 800; round++) {
-		const struct bits_rule *r = rules[rnd(4)];
-		uint32_t b = r == &awq	       ? 4
-			     : r == &bits_stream ? widths[rnd(5)]
-						 : 1 + rnd(8);
+		uint32_t b;
+		const struct bits_rule *r = any_rule(&b);
 		uint32_t n = 1 + rnd(100);
 		size_t stride = 1 + rnd(3), odd = rnd(4);
 		size_t words = (size_t)bits_words(r, b, n);
@@ -185,16 +192,12 @@ static void test_packing_is_the_inverse(void **state)
 /* A filled row is a packed row of equal codes, and ends where that ends. */
 static void test_filling_is_packing(void **state)
 {
-	static const struct bits_rule *rules[] = { &bits_stream, &padded,
-						   &planar, &awq };
 	uint8_t code[128], want[512], got[512];
 
 	(void)state;
 	for (uint32_t round = 0; round < 800; round++) {
-		const struct bits_rule *r = rules[rnd(4)];
-		uint32_t b = r == &awq	       ? 4
-			     : r == &bits_stream ? widths[rnd(5)]
-						 : 1 + rnd(8);
+		uint32_t b;
+		const struct bits_rule *r = any_rule(&b);
 		uint32_t n = 1 + rnd(100);
 		uint8_t value = (uint8_t)rnd(256);
 

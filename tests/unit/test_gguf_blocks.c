@@ -1,6 +1,7 @@
 /* Files as llama.cpp's own quantizer makes them, which ours does not: the
  * embeddings and the head in blocks too, the head in wider ones, and scales of
  * both signs. */
+#include "convert.h"
 #include "ok.h"
 #include "scratch.h"
 #include "synth.h"
@@ -89,22 +90,6 @@ static void rewrite(const char *from, const char *to)
 
 /* ---- reading it ---- */
 
-static void convert(const char *from, const char *to, const struct qfmt *f)
-{
-	struct repack_report r;
-	struct survey s;
-	struct model *m;
-
-	OK(model_open(from, 0, &m, &err));
-	OK(survey_model(m, &s, &err));
-	struct repack_job job = { .model = m, .survey = &s, .to = f,
-		.dense_type = DT_F32, .out = to, .prove = true, .threads = 2 };
-	OK(repack_run(&job, &r, &err));
-	assert_true(r.proven > 0 && !r.rounded);
-	survey_release(&s);
-	model_close(m);
-}
-
 /* Dense, and by the proof equal to what the blocks mean. */
 static void is_decoded(const struct model *m, const char *name)
 {
@@ -140,11 +125,11 @@ static void test_embeddings_and_head(void **state)
 	snprintf(plain, sizeof(plain), "%s/plain.gguf", dir);
 	snprintf(file, sizeof(file), "%s/x.gguf", dir);
 	snprintf(out, sizeof(out), "%s-out", dir);
-	convert(dir, plain, &qf_gguf);
+	convert(dir, plain, &qf_gguf, DT_F32);
 	rewrite(plain, file);
 	for (size_t i = 0; i < sizeof(to) / sizeof(to[0]); i++) {
 		mkdir(out, 0777);
-		convert(file, out, to[i]);
+		convert(file, out, to[i], DT_F32);
 		OK(model_open(out, 0, &m, &err));
 		is_decoded(m, LLAMA_EMBED);
 		is_decoded(m, LLAMA_HEAD ".weight");

@@ -1,6 +1,7 @@
 /* Whole models into GGUF and back: every family, grouped queries, biases, tied
  * heads, scaled rotary embeddings; the weights, the hyper-parameters and the
  * logits have to be the same, bit for bit. */
+#include "convert.h"
 #include "ok.h"
 #include "scratch.h"
 #include "synth.h"
@@ -44,22 +45,6 @@ static const struct synth models[] = {
 #define MODELS (sizeof(models) / sizeof(models[0]))
 
 /* ---- conversions ---- */
-
-static void convert(const char *from, const char *to, const struct qfmt *f)
-{
-	struct repack_report r;
-	struct survey s;
-	struct model *m;
-
-	OK(model_open(from, 0, &m, &err));
-	OK(survey_model(m, &s, &err));
-	struct repack_job job = { .model = m, .survey = &s, .to = f,
-		.dense_type = DT_F16, .out = to, .prove = true, .threads = 2 };
-	OK(repack_run(&job, &r, &err));
-	assert_true(r.proven > 0 && !r.rounded);
-	survey_release(&s);
-	model_close(m);
-}
 
 /* Of the last of some tokens. */
 static float *logits(const char *path, uint32_t vocab)
@@ -173,10 +158,10 @@ static void test_families(void **state)
 		snprintf(file, sizeof(file), "%s/x.gguf", dir);
 		snprintf(back, sizeof(back), "%s-back", dir);
 		mkdir(back, 0777);
-		convert(dir, file, &qf_gguf);
+		convert(dir, file, &qf_gguf, DT_F16);
 		same_config(dir, file);
 		same_logits(dir, file, s);
-		convert(file, back, s->bits ? &qf_gptq : NULL);
+		convert(file, back, s->bits ? &qf_gptq : NULL, DT_F16);
 		same_config(dir, back);
 		same_logits(dir, back, s);
 		if (!s->bits)
@@ -196,7 +181,7 @@ static void test_rows_turn(void **state)
 	(void)state;
 	synth_make(&s, dir);
 	snprintf(file, sizeof(file), "%s/x.gguf", dir);
-	convert(dir, file, &qf_gguf);
+	convert(dir, file, &qf_gguf, DT_F16);
 	OK(model_open(dir, 0, &m, &err));
 	OK(model_open(file, 0, &n, &err));
 	for (uint32_t i = 0; i < m->tensor_count; i++) {
